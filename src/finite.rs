@@ -1,0 +1,238 @@
+//! [`NonFinite`], the report of a NaN or an infinity, and [`Watch`], the check that every kernel carries.
+
+use core::fmt;
+
+use crate::float::Float;
+use crate::lanes::Lanes;
+use crate::simd::Simd;
+
+/// Where a NaN or an infinity is, of what kind, how many there are, and where it came from.
+///
+/// `operand` is where the trouble first shows: an input that was already bad, or else the result. Its text is an answer
+/// to "what happened":
+///
+/// ```
+/// use nanproof::{MatMut, MatRef, softmax};
+///
+/// let x = [0.5_f32, f32::NAN, 1.5, 2.0];
+/// let mut y = [0.0_f32; 4];
+/// let error = softmax(MatRef::new(&x, 2, 2)?, MatMut::new(&mut y, 2, 2)?).unwrap_err();
+/// assert_eq!(error.to_string(), "softmax: x[0, 1] is NaN, passed in; 1 of 4 elements is not finite");
+/// # Ok::<(), nanproof::Error>(())
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct NonFinite {
+    /// The operation that found it.
+    pub operation: &'static str,
+    /// The operand that it is in.
+    pub operand: &'static str,
+    /// The first element of that operand that is not finite where it should be.
+    pub index: Index,
+    /// What that element is.
+    pub class: Class,
+    /// What the operand holds.
+    pub counts: Counts,
+    /// Where it came from.
+    pub origin: Origin,
+}
+
+/// The place of an element in the caller's operand.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Index {
+    /// The operand is one number.
+    Scalar,
+    /// An element of a slice.
+    At(usize),
+    /// Row and column of a matrix.
+    Cell(usize, usize),
+    /// An element of one of several tensors.
+    Tensor(usize, usize),
+}
+
+/// What a number that is not finite is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Class {
+    /// Not a number.
+    Nan,
+    /// Plus infinity.
+    PosInf,
+    /// Minus infinity.
+    NegInf,
+}
+
+/// How many elements of an operand are not finite, by class.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Counts {
+    /// NaNs.
+    pub nan: usize,
+    /// Plus infinities.
+    pub pos_inf: usize,
+    /// Minus infinities.
+    pub neg_inf: usize,
+    /// All elements that were looked at.
+    pub len: usize,
+}
+
+/// Where a NaN or an infinity came from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Origin {
+    /// It was there already: the report's operand is an input.
+    PassedIn,
+    /// The true result is too large for the type.
+    Overflow,
+    /// A finite number was divided by zero, or a pole was hit.
+    DivisionByZero,
+    /// No number is the answer, as for Inf - Inf or 0 / 0.
+    Invalid,
+}
+
+impl Class {
+    /// The class of a number; `None` if it is finite.
+    ///
+    /// ```
+    /// use nanproof::Class;
+    ///
+    /// assert_eq!(Class::of(f64::NEG_INFINITY), Some(Class::NegInf));
+    /// assert_eq!(Class::of(f64::MAX), None);
+    /// ```
+    #[must_use]
+    pub fn of<T: Float>(x: T) -> Option<Self> {
+        if x.is_finite() {
+            None
+        } else if x.is_nan() {
+            Some(Self::Nan)
+        } else if x > T::zero() {
+            Some(Self::PosInf)
+        } else {
+            Some(Self::NegInf)
+        }
+    }
+}
+
+impl Counts {
+    /// Elements that are not finite.
+    ///
+    /// ```
+    /// assert_eq!(nanproof::Counts::default().total(), 0);
+    /// ```
+    #[must_use]
+    pub fn total(&self) -> usize {
+        self.nan + self.pos_inf + self.neg_inf
+    }
+
+    fn add(&mut self, class: Class) {
+        *match class {
+            Class::Nan => &mut self.nan,
+            Class::PosInf => &mut self.pos_inf,
+            Class::NegInf => &mut self.neg_inf,
+        } += 1;
+    }
+}
+
+/// What a scan of one operand found.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Found {
+    pub(crate) index: Index,
+    pub(crate) class: Class,
+    pub(crate) counts: Counts,
+}
+
+/// Looks for elements that are not finite and not allowed to be.
+#[cold]
+pub(crate) fn scan<T: Float>(
+    elements: impl Iterator<Item = (Index, T)>,
+    allowed: impl Fn(Class, Index) -> bool,
+) -> Option<Found> {
+    let mut first = None;
+    let mut counts = Counts::default();
+    for (index, x) in elements {
+        counts.len += 1;
+        if let Some(class) = Class::of(x)
+            && !allowed(class, index)
+        {
+            counts.add(class);
+            first.get_or_insert((index, class));
+        }
+    }
+    first.map(|(index, class)| Found { index, class, counts })
+}
+
+impl Found {
+    pub(crate) fn report(self, operation: &'static str, operand: &'static str, origin: Origin) -> NonFinite {
+        let Self { index, class, counts } = self;
+        NonFinite { operation, operand, index, class, counts, origin }
+    }
+}
+
+impl fmt::Display for NonFinite {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { operation, operand, index, class, counts, origin } = self;
+        write!(f, "{operation}: {operand}{index} is {class}, {origin}")?;
+        match (counts.total(), counts.len) {
+            (_, 1) => Ok(()),
+            (1, len) => write!(f, "; 1 of {len} elements is not finite"),
+            (total, len) => write!(f, "; {total} of {len} elements are not finite"),
+        }
+    }
+}
+
+impl fmt::Display for Index {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Scalar => Ok(()),
+            Self::At(i) => write!(f, "[{i}]"),
+            Self::Cell(row, col) => write!(f, "[{row}, {col}]"),
+            Self::Tensor(tensor, i) => write!(f, "[{tensor}][{i}]"),
+        }
+    }
+}
+
+impl fmt::Display for Class {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Nan => "NaN",
+            Self::PosInf => "+Inf",
+            Self::NegInf => "-Inf",
+        })
+    }
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::PassedIn => "passed in",
+            Self::Overflow => "born here: overflow",
+            Self::DivisionByZero => "born here: division by zero",
+            Self::Invalid => "born here: no number is the answer",
+        })
+    }
+}
+
+/// Remembers whether every lane that it saw was finite.
+///
+/// `x - x` is +0 for a finite `x` and NaN for any other, so the bits of one running `or` are zero as long as all is
+/// well: a subtraction and an `or` a block, and no constant.
+#[derive(Clone, Copy)]
+pub(crate) struct Watch<T: Float, S: Simd<T>>(Lanes<T, S>);
+
+impl<T: Float, S: Simd<T>> Watch<T, S> {
+    #[inline(always)]
+    pub(crate) fn new(simd: S) -> Self {
+        Self(Lanes::zero(simd))
+    }
+
+    #[inline(always)]
+    pub(crate) fn see(&mut self, x: Lanes<T, S>) {
+        self.0 = self.0 | (x - x);
+    }
+
+    #[inline(always)]
+    pub(crate) fn all_finite(self) -> bool {
+        let zero = Lanes::zero(self.0.simd);
+        !(!self.0.eq(zero)).any()
+    }
+}

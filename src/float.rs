@@ -1,0 +1,144 @@
+//! [`Float`], the element types: `f32` and `f64`. Add a type here.
+
+use core::fmt::{Debug, Display, LowerExp};
+
+use crate::kernel::Kernels;
+use crate::math::Constants;
+
+mod sealed {
+    pub trait Sealed {}
+    impl Sealed for f32 {}
+    impl Sealed for f64 {}
+}
+
+/// An element type: `f32` or `f64`.
+///
+/// The trait is sealed: what a kernel promises of its bits it promises of these types alone.
+///
+/// ```
+/// fn mean<T: nanproof::Float>(x: &[T]) -> nanproof::Result<T> {
+///     Ok(nanproof::sum(x)? / T::from(x.len()).unwrap())
+/// }
+/// assert_eq!(mean(&[1.0_f32, 2.0, 6.0])?, 3.0);
+/// # Ok::<(), nanproof::Error>(())
+/// ```
+pub trait Float:
+    num_traits::Float
+    + Format
+    + Constants
+    + Kernels
+    + Debug
+    + Display
+    + LowerExp
+    + Default
+    + Send
+    + Sync
+    + sealed::Sealed
+    + 'static
+{
+}
+
+impl Float for f32 {}
+impl Float for f64 {}
+
+/// How a type is laid out: its bits, and the 64-byte blocks that every instruction set works on.
+pub trait Format: Copy + 'static {
+    /// `[Self; LANES]`; an array whose length is a trait's constant is not to be had on stable Rust.
+    type Block: Copy + AsRef<[Self]> + AsMut<[Self]> + Send + Sync;
+    /// Elements of a block.
+    const LANES: usize;
+    /// Bits of the fraction.
+    const FRACTION_BITS: u32;
+    /// The exponent field of 1.
+    const BIAS: i32;
+    /// Every bit but the sign.
+    const ABS_MASK: Self;
+
+    /// The number with these bits; those that do not fit are dropped.
+    fn from_bits(bits: u64) -> Self;
+    /// The bits.
+    fn to_bits(self) -> u64;
+    /// A block with the same value in every lane.
+    fn fill(value: Self) -> Self::Block;
+    /// The whole blocks of a slice and what is left over.
+    fn blocks(x: &[Self]) -> (&[Self::Block], &[Self]);
+    /// The whole blocks of a slice and what is left over.
+    fn blocks_mut(x: &mut [Self]) -> (&mut [Self::Block], &mut [Self]);
+    /// The elements of a slice of blocks.
+    fn flatten_mut(x: &mut [Self::Block]) -> &mut [Self];
+}
+
+impl Format for f32 {
+    type Block = [Self; 16];
+    const LANES: usize = 16;
+    const FRACTION_BITS: u32 = 23;
+    const BIAS: i32 = 127;
+    const ABS_MASK: Self = Self::from_bits(0x7fff_ffff);
+
+    #[expect(clippy::cast_possible_truncation, reason = "documented")]
+    #[inline(always)]
+    fn from_bits(bits: u64) -> Self {
+        Self::from_bits(bits as u32)
+    }
+    #[inline(always)]
+    fn to_bits(self) -> u64 {
+        u64::from(self.to_bits())
+    }
+
+    #[inline(always)]
+    fn fill(value: Self) -> Self::Block {
+        [value; 16]
+    }
+
+    #[inline(always)]
+    fn blocks(x: &[Self]) -> (&[Self::Block], &[Self]) {
+        x.as_chunks()
+    }
+
+    #[inline(always)]
+    fn blocks_mut(x: &mut [Self]) -> (&mut [Self::Block], &mut [Self]) {
+        x.as_chunks_mut()
+    }
+
+    #[inline(always)]
+    fn flatten_mut(x: &mut [Self::Block]) -> &mut [Self] {
+        x.as_flattened_mut()
+    }
+}
+
+impl Format for f64 {
+    type Block = [Self; 8];
+    const LANES: usize = 8;
+    const FRACTION_BITS: u32 = 52;
+    const BIAS: i32 = 1023;
+    const ABS_MASK: Self = Self::from_bits(0x7fff_ffff_ffff_ffff);
+
+    #[inline(always)]
+    fn from_bits(bits: u64) -> Self {
+        Self::from_bits(bits)
+    }
+    #[inline(always)]
+    fn to_bits(self) -> u64 {
+        self.to_bits()
+    }
+
+    #[inline(always)]
+    fn fill(value: Self) -> Self::Block {
+        [value; 8]
+    }
+
+    #[inline(always)]
+    fn blocks(x: &[Self]) -> (&[Self::Block], &[Self]) {
+        x.as_chunks()
+    }
+
+    #[inline(always)]
+    fn blocks_mut(x: &mut [Self]) -> (&mut [Self::Block], &mut [Self]) {
+        x.as_chunks_mut()
+    }
+
+    #[inline(always)]
+    fn flatten_mut(x: &mut [Self::Block]) -> &mut [Self] {
+        x.as_flattened_mut()
+    }
+}

@@ -1,0 +1,103 @@
+//! The one trait that every kernel is written against: IEEE 754 arithmetic on a 64-byte block.
+//!
+//! An instruction set is one file beside this one that implements [`Simd`] for `f32` and `f64`. The contract of each
+//! operation is exact, so every implementation returns the same bits (the sign and payload of a NaN excepted):
+//! `tests/conformance.rs` holds them to it.
+
+use crate::float::Float;
+use crate::kernel::Kernel;
+
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
+mod baseline;
+mod soft_fma;
+
+#[cfg(target_arch = "x86_64")]
+pub use avx2::Avx2;
+#[cfg(target_arch = "x86_64")]
+pub use avx512::Avx512;
+pub use baseline::Baseline;
+#[cfg(not(target_arch = "x86_64"))]
+pub use baseline::{Baseline as Avx2, Baseline as Avx512};
+
+/// One CPU's arithmetic on a block of `T`. Values of an implementing type prove that the CPU has the instructions.
+///
+/// There is no `min`, `max`, `round` and no reciprocal estimate: CPUs differ in them. [`Lanes`](crate::lanes::Lanes)
+/// builds what is needed from the operations here, once for all.
+pub trait Simd<T: Float>: Copy + Send + Sync {
+    /// A block in registers.
+    type Vector: Copy;
+    /// A truth value for each lane.
+    type Mask: Copy;
+    /// The tile of a matrix product that its registers hold.
+    const TILE: Tile;
+
+    /// Runs a kernel with this instruction set enabled: the only way into it.
+    fn vectorize<K: Kernel<Elem = T>>(self, kernel: K) -> K::Output;
+
+    /// `x` in every lane.
+    fn splat(self, x: T) -> Self::Vector;
+    /// The lanes of a block.
+    fn load(self, x: &T::Block) -> Self::Vector;
+    /// The lanes as a block.
+    fn store(self, x: Self::Vector) -> T::Block;
+
+    /// `a + b`, rounded to nearest even.
+    fn add(self, a: Self::Vector, b: Self::Vector) -> Self::Vector;
+    /// `a - b`, rounded to nearest even.
+    fn sub(self, a: Self::Vector, b: Self::Vector) -> Self::Vector;
+    /// `a * b`, rounded to nearest even.
+    fn mul(self, a: Self::Vector, b: Self::Vector) -> Self::Vector;
+    /// `a / b`, rounded to nearest even.
+    fn div(self, a: Self::Vector, b: Self::Vector) -> Self::Vector;
+    /// `sqrt(a)`, rounded to nearest even; NaN below -0.
+    fn sqrt(self, a: Self::Vector) -> Self::Vector;
+    /// `a * b + c`, rounded once to nearest even.
+    fn mul_add(self, a: Self::Vector, b: Self::Vector, c: Self::Vector) -> Self::Vector;
+
+    /// `a < b`; false where either is NaN.
+    fn lt(self, a: Self::Vector, b: Self::Vector) -> Self::Mask;
+    /// `a <= b`; false where either is NaN.
+    fn le(self, a: Self::Vector, b: Self::Vector) -> Self::Mask;
+    /// `a == b`; false where either is NaN, true for zeros of either sign.
+    fn eq(self, a: Self::Vector, b: Self::Vector) -> Self::Mask;
+
+    /// `a` where the mask is true, else `b`, bit for bit.
+    fn select(self, mask: Self::Mask, a: Self::Vector, b: Self::Vector) -> Self::Vector;
+    /// `a && b`.
+    fn mask_and(self, a: Self::Mask, b: Self::Mask) -> Self::Mask;
+    /// `a || b`.
+    fn mask_or(self, a: Self::Mask, b: Self::Mask) -> Self::Mask;
+    /// `!a`.
+    fn mask_not(self, a: Self::Mask) -> Self::Mask;
+    /// Whether any lane is true.
+    fn any(self, mask: Self::Mask) -> bool;
+
+    /// `a & b` of the bits.
+    fn and(self, a: Self::Vector, b: Self::Vector) -> Self::Vector;
+    /// `a | b` of the bits.
+    fn or(self, a: Self::Vector, b: Self::Vector) -> Self::Vector;
+    /// `a ^ b` of the bits.
+    fn xor(self, a: Self::Vector, b: Self::Vector) -> Self::Vector;
+    /// The wrapping sum of the bits as integers as wide as `T`.
+    fn int_add(self, a: Self::Vector, b: Self::Vector) -> Self::Vector;
+    /// The wrapping difference of the bits as integers as wide as `T`.
+    fn int_sub(self, a: Self::Vector, b: Self::Vector) -> Self::Vector;
+    /// The bits shifted left by `n`, which is less than the width of `T`; zeros come in.
+    fn shl(self, a: Self::Vector, n: u32) -> Self::Vector;
+    /// The bits shifted right by `n`, which is less than the width of `T`; zeros come in.
+    fn shr(self, a: Self::Vector, n: u32) -> Self::Vector;
+}
+
+/// The size of the matrix product's register tile.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Tile {
+    /// 12 rows of two blocks: 24 of 32 registers of 64 bytes.
+    Rows12Blocks2,
+    /// 6 rows of one block: 12 of 16 registers of 32 bytes, or 24 of 32 of 16 bytes.
+    Rows6Blocks1,
+    /// 2 rows of one block: 8 of 16 registers of 16 bytes.
+    Rows2Blocks1,
+}

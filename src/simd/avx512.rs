@@ -1,0 +1,265 @@
+//! AVX-512 (F, BW, CD, DQ, VL): a block is one register, a mask one mask register.
+
+use pulp::x86::V4;
+use pulp::{NullaryFnOnce, b8, b16, cast, f32x16, f64x8, u32x16, u64x2, u64x8};
+
+use super::{Simd, Tile};
+use crate::float::Float;
+use crate::kernel::Kernel;
+
+/// Proof that the CPU has AVX-512.
+#[derive(Clone, Copy, Debug)]
+pub struct Avx512(V4);
+
+impl Avx512 {
+    /// The proof, where there is one.
+    #[inline]
+    pub fn detect() -> Option<Self> {
+        V4::try_new().map(Self)
+    }
+}
+
+struct Enter<K> {
+    simd: Avx512,
+    kernel: K,
+}
+
+impl<K: Kernel<Elem: Float>> NullaryFnOnce for Enter<K>
+where
+    Avx512: Simd<K::Elem>,
+{
+    type Output = K::Output;
+
+    #[inline(always)]
+    fn call(self) -> K::Output {
+        self.kernel.run(self.simd)
+    }
+}
+
+impl Simd<f32> for Avx512 {
+    type Vector = f32x16;
+    type Mask = b16;
+    const TILE: Tile = Tile::Rows12Blocks2;
+
+    #[inline(always)]
+    fn vectorize<K: Kernel<Elem = f32>>(self, kernel: K) -> K::Output {
+        self.0.vectorize(Enter { simd: self, kernel })
+    }
+
+    #[inline(always)]
+    fn splat(self, x: f32) -> f32x16 {
+        self.0.splat_f32x16(x)
+    }
+    #[inline(always)]
+    fn load(self, x: &[f32; 16]) -> f32x16 {
+        cast(*x)
+    }
+    #[inline(always)]
+    fn store(self, x: f32x16) -> [f32; 16] {
+        cast(x)
+    }
+
+    #[inline(always)]
+    fn add(self, a: f32x16, b: f32x16) -> f32x16 {
+        self.0.add_f32x16(a, b)
+    }
+    #[inline(always)]
+    fn sub(self, a: f32x16, b: f32x16) -> f32x16 {
+        self.0.sub_f32x16(a, b)
+    }
+    #[inline(always)]
+    fn mul(self, a: f32x16, b: f32x16) -> f32x16 {
+        self.0.mul_f32x16(a, b)
+    }
+    #[inline(always)]
+    fn div(self, a: f32x16, b: f32x16) -> f32x16 {
+        self.0.div_f32x16(a, b)
+    }
+    #[inline(always)]
+    fn sqrt(self, a: f32x16) -> f32x16 {
+        self.0.sqrt_f32x16(a)
+    }
+    #[inline(always)]
+    fn mul_add(self, a: f32x16, b: f32x16, c: f32x16) -> f32x16 {
+        self.0.mul_add_f32x16(a, b, c)
+    }
+
+    #[inline(always)]
+    fn lt(self, a: f32x16, b: f32x16) -> b16 {
+        self.0.cmp_lt_f32x16(a, b)
+    }
+    #[inline(always)]
+    fn le(self, a: f32x16, b: f32x16) -> b16 {
+        self.0.cmp_le_f32x16(a, b)
+    }
+    #[inline(always)]
+    fn eq(self, a: f32x16, b: f32x16) -> b16 {
+        self.0.cmp_eq_f32x16(a, b)
+    }
+
+    #[inline(always)]
+    fn select(self, mask: b16, a: f32x16, b: f32x16) -> f32x16 {
+        self.0.select_f32x16(mask, a, b)
+    }
+    #[inline(always)]
+    fn mask_and(self, a: b16, b: b16) -> b16 {
+        b16(a.0 & b.0)
+    }
+    #[inline(always)]
+    fn mask_or(self, a: b16, b: b16) -> b16 {
+        b16(a.0 | b.0)
+    }
+    #[inline(always)]
+    fn mask_not(self, a: b16) -> b16 {
+        b16(!a.0)
+    }
+    #[inline(always)]
+    fn any(self, mask: b16) -> bool {
+        mask.0 != 0
+    }
+
+    #[inline(always)]
+    fn and(self, a: f32x16, b: f32x16) -> f32x16 {
+        cast(self.0.and_u32x16(cast(a), cast(b)))
+    }
+    #[inline(always)]
+    fn or(self, a: f32x16, b: f32x16) -> f32x16 {
+        cast(self.0.or_u32x16(cast(a), cast(b)))
+    }
+    #[inline(always)]
+    fn xor(self, a: f32x16, b: f32x16) -> f32x16 {
+        cast(self.0.xor_u32x16(cast(a), cast(b)))
+    }
+    #[inline(always)]
+    fn int_add(self, a: f32x16, b: f32x16) -> f32x16 {
+        cast(self.0.wrapping_add_u32x16(cast(a), cast(b)))
+    }
+    #[inline(always)]
+    fn int_sub(self, a: f32x16, b: f32x16) -> f32x16 {
+        cast(self.0.wrapping_sub_u32x16(cast(a), cast(b)))
+    }
+    #[inline(always)]
+    fn shl(self, a: f32x16, n: u32) -> f32x16 {
+        let a: u32x16 = cast(a);
+        cast(self.0.shl_u32x16(a, u64x2(u64::from(n), 0)))
+    }
+    #[inline(always)]
+    fn shr(self, a: f32x16, n: u32) -> f32x16 {
+        let a: u32x16 = cast(a);
+        cast(self.0.shr_u32x16(a, u64x2(u64::from(n), 0)))
+    }
+}
+
+impl Simd<f64> for Avx512 {
+    type Vector = f64x8;
+    type Mask = b8;
+    const TILE: Tile = Tile::Rows12Blocks2;
+
+    #[inline(always)]
+    fn vectorize<K: Kernel<Elem = f64>>(self, kernel: K) -> K::Output {
+        self.0.vectorize(Enter { simd: self, kernel })
+    }
+
+    #[inline(always)]
+    fn splat(self, x: f64) -> f64x8 {
+        self.0.splat_f64x8(x)
+    }
+    #[inline(always)]
+    fn load(self, x: &[f64; 8]) -> f64x8 {
+        cast(*x)
+    }
+    #[inline(always)]
+    fn store(self, x: f64x8) -> [f64; 8] {
+        cast(x)
+    }
+
+    #[inline(always)]
+    fn add(self, a: f64x8, b: f64x8) -> f64x8 {
+        self.0.add_f64x8(a, b)
+    }
+    #[inline(always)]
+    fn sub(self, a: f64x8, b: f64x8) -> f64x8 {
+        self.0.sub_f64x8(a, b)
+    }
+    #[inline(always)]
+    fn mul(self, a: f64x8, b: f64x8) -> f64x8 {
+        self.0.mul_f64x8(a, b)
+    }
+    #[inline(always)]
+    fn div(self, a: f64x8, b: f64x8) -> f64x8 {
+        self.0.div_f64x8(a, b)
+    }
+    #[inline(always)]
+    fn sqrt(self, a: f64x8) -> f64x8 {
+        self.0.sqrt_f64x8(a)
+    }
+    #[inline(always)]
+    fn mul_add(self, a: f64x8, b: f64x8, c: f64x8) -> f64x8 {
+        self.0.mul_add_f64x8(a, b, c)
+    }
+
+    #[inline(always)]
+    fn lt(self, a: f64x8, b: f64x8) -> b8 {
+        self.0.cmp_lt_f64x8(a, b)
+    }
+    #[inline(always)]
+    fn le(self, a: f64x8, b: f64x8) -> b8 {
+        self.0.cmp_le_f64x8(a, b)
+    }
+    #[inline(always)]
+    fn eq(self, a: f64x8, b: f64x8) -> b8 {
+        self.0.cmp_eq_f64x8(a, b)
+    }
+
+    #[inline(always)]
+    fn select(self, mask: b8, a: f64x8, b: f64x8) -> f64x8 {
+        self.0.select_f64x8(mask, a, b)
+    }
+    #[inline(always)]
+    fn mask_and(self, a: b8, b: b8) -> b8 {
+        b8(a.0 & b.0)
+    }
+    #[inline(always)]
+    fn mask_or(self, a: b8, b: b8) -> b8 {
+        b8(a.0 | b.0)
+    }
+    #[inline(always)]
+    fn mask_not(self, a: b8) -> b8 {
+        b8(!a.0)
+    }
+    #[inline(always)]
+    fn any(self, mask: b8) -> bool {
+        mask.0 != 0
+    }
+
+    #[inline(always)]
+    fn and(self, a: f64x8, b: f64x8) -> f64x8 {
+        cast(self.0.and_u64x8(cast(a), cast(b)))
+    }
+    #[inline(always)]
+    fn or(self, a: f64x8, b: f64x8) -> f64x8 {
+        cast(self.0.or_u64x8(cast(a), cast(b)))
+    }
+    #[inline(always)]
+    fn xor(self, a: f64x8, b: f64x8) -> f64x8 {
+        cast(self.0.xor_u64x8(cast(a), cast(b)))
+    }
+    #[inline(always)]
+    fn int_add(self, a: f64x8, b: f64x8) -> f64x8 {
+        cast(self.0.wrapping_add_u64x8(cast(a), cast(b)))
+    }
+    #[inline(always)]
+    fn int_sub(self, a: f64x8, b: f64x8) -> f64x8 {
+        cast(self.0.wrapping_sub_u64x8(cast(a), cast(b)))
+    }
+    #[inline(always)]
+    fn shl(self, a: f64x8, n: u32) -> f64x8 {
+        let a: u64x8 = cast(a);
+        cast(self.0.shl_u64x8(a, u64x2(u64::from(n), 0)))
+    }
+    #[inline(always)]
+    fn shr(self, a: f64x8, n: u32) -> f64x8 {
+        let a: u64x8 = cast(a);
+        cast(self.0.shr_u64x8(a, u64x2(u64::from(n), 0)))
+    }
+}

@@ -1,0 +1,240 @@
+//! What the build target guarantees (SSE2, NEON, simd128, anything at all), by way of `wide`.
+
+use wide::{f32x16, f64x8};
+
+use super::soft_fma::{block_fma_f32, block_fma_f64};
+use super::{Simd, Tile};
+use crate::kernel::Kernel;
+
+/// The instruction set of the build target; always there.
+#[derive(Clone, Copy, Debug)]
+pub struct Baseline;
+
+/// Whether `wide` rounds its `mul_add` once on this target.
+const FUSED: bool = cfg!(any(target_feature = "fma", all(target_arch = "aarch64", target_feature = "neon")));
+
+const TILE: Tile = if cfg!(target_arch = "aarch64") { Tile::Rows6Blocks1 } else { Tile::Rows2Blocks1 };
+
+impl Simd<f32> for Baseline {
+    type Vector = f32x16;
+    type Mask = f32x16;
+    const TILE: Tile = TILE;
+
+    #[inline(always)]
+    fn vectorize<K: Kernel<Elem = f32>>(self, kernel: K) -> K::Output {
+        kernel.run(self)
+    }
+
+    #[inline(always)]
+    fn splat(self, x: f32) -> f32x16 {
+        f32x16::splat(x)
+    }
+    #[inline(always)]
+    fn load(self, x: &[f32; 16]) -> f32x16 {
+        f32x16::new(*x)
+    }
+    #[inline(always)]
+    fn store(self, x: f32x16) -> [f32; 16] {
+        x.to_array()
+    }
+
+    #[inline(always)]
+    fn add(self, a: f32x16, b: f32x16) -> f32x16 {
+        a + b
+    }
+    #[inline(always)]
+    fn sub(self, a: f32x16, b: f32x16) -> f32x16 {
+        a - b
+    }
+    #[inline(always)]
+    fn mul(self, a: f32x16, b: f32x16) -> f32x16 {
+        a * b
+    }
+    #[inline(always)]
+    fn div(self, a: f32x16, b: f32x16) -> f32x16 {
+        a / b
+    }
+    #[inline(always)]
+    fn sqrt(self, a: f32x16) -> f32x16 {
+        a.sqrt()
+    }
+    #[inline(always)]
+    fn mul_add(self, a: f32x16, b: f32x16, c: f32x16) -> f32x16 {
+        if FUSED { a.mul_add(b, c) } else { f32x16::new(block_fma_f32(a.as_array(), b.as_array(), c.as_array())) }
+    }
+
+    #[inline(always)]
+    fn lt(self, a: f32x16, b: f32x16) -> f32x16 {
+        a.simd_lt(b)
+    }
+    #[inline(always)]
+    fn le(self, a: f32x16, b: f32x16) -> f32x16 {
+        a.simd_le(b)
+    }
+    #[inline(always)]
+    fn eq(self, a: f32x16, b: f32x16) -> f32x16 {
+        a.simd_eq(b)
+    }
+
+    #[inline(always)]
+    fn select(self, mask: f32x16, a: f32x16, b: f32x16) -> f32x16 {
+        mask.blend(a, b)
+    }
+    #[inline(always)]
+    fn mask_and(self, a: f32x16, b: f32x16) -> f32x16 {
+        a & b
+    }
+    #[inline(always)]
+    fn mask_or(self, a: f32x16, b: f32x16) -> f32x16 {
+        a | b
+    }
+    #[inline(always)]
+    fn mask_not(self, a: f32x16) -> f32x16 {
+        !a
+    }
+    #[inline(always)]
+    fn any(self, mask: f32x16) -> bool {
+        mask.any()
+    }
+
+    #[inline(always)]
+    fn and(self, a: f32x16, b: f32x16) -> f32x16 {
+        a & b
+    }
+    #[inline(always)]
+    fn or(self, a: f32x16, b: f32x16) -> f32x16 {
+        a | b
+    }
+    #[inline(always)]
+    fn xor(self, a: f32x16, b: f32x16) -> f32x16 {
+        a ^ b
+    }
+    #[inline(always)]
+    fn int_add(self, a: f32x16, b: f32x16) -> f32x16 {
+        f32x16::from_bits(a.to_bits() + b.to_bits())
+    }
+    #[inline(always)]
+    fn int_sub(self, a: f32x16, b: f32x16) -> f32x16 {
+        f32x16::from_bits(a.to_bits() - b.to_bits())
+    }
+    #[inline(always)]
+    fn shl(self, a: f32x16, n: u32) -> f32x16 {
+        f32x16::from_bits(a.to_bits() << n)
+    }
+    #[inline(always)]
+    fn shr(self, a: f32x16, n: u32) -> f32x16 {
+        f32x16::from_bits(a.to_bits() >> n)
+    }
+}
+
+impl Simd<f64> for Baseline {
+    type Vector = f64x8;
+    type Mask = f64x8;
+    const TILE: Tile = TILE;
+
+    #[inline(always)]
+    fn vectorize<K: Kernel<Elem = f64>>(self, kernel: K) -> K::Output {
+        kernel.run(self)
+    }
+
+    #[inline(always)]
+    fn splat(self, x: f64) -> f64x8 {
+        f64x8::splat(x)
+    }
+    #[inline(always)]
+    fn load(self, x: &[f64; 8]) -> f64x8 {
+        f64x8::new(*x)
+    }
+    #[inline(always)]
+    fn store(self, x: f64x8) -> [f64; 8] {
+        x.to_array()
+    }
+
+    #[inline(always)]
+    fn add(self, a: f64x8, b: f64x8) -> f64x8 {
+        a + b
+    }
+    #[inline(always)]
+    fn sub(self, a: f64x8, b: f64x8) -> f64x8 {
+        a - b
+    }
+    #[inline(always)]
+    fn mul(self, a: f64x8, b: f64x8) -> f64x8 {
+        a * b
+    }
+    #[inline(always)]
+    fn div(self, a: f64x8, b: f64x8) -> f64x8 {
+        a / b
+    }
+    #[inline(always)]
+    fn sqrt(self, a: f64x8) -> f64x8 {
+        a.sqrt()
+    }
+    #[inline(always)]
+    fn mul_add(self, a: f64x8, b: f64x8, c: f64x8) -> f64x8 {
+        if FUSED { a.mul_add(b, c) } else { f64x8::new(block_fma_f64(a.as_array(), b.as_array(), c.as_array())) }
+    }
+
+    #[inline(always)]
+    fn lt(self, a: f64x8, b: f64x8) -> f64x8 {
+        a.simd_lt(b)
+    }
+    #[inline(always)]
+    fn le(self, a: f64x8, b: f64x8) -> f64x8 {
+        a.simd_le(b)
+    }
+    #[inline(always)]
+    fn eq(self, a: f64x8, b: f64x8) -> f64x8 {
+        a.simd_eq(b)
+    }
+
+    #[inline(always)]
+    fn select(self, mask: f64x8, a: f64x8, b: f64x8) -> f64x8 {
+        mask.blend(a, b)
+    }
+    #[inline(always)]
+    fn mask_and(self, a: f64x8, b: f64x8) -> f64x8 {
+        a & b
+    }
+    #[inline(always)]
+    fn mask_or(self, a: f64x8, b: f64x8) -> f64x8 {
+        a | b
+    }
+    #[inline(always)]
+    fn mask_not(self, a: f64x8) -> f64x8 {
+        !a
+    }
+    #[inline(always)]
+    fn any(self, mask: f64x8) -> bool {
+        mask.any()
+    }
+
+    #[inline(always)]
+    fn and(self, a: f64x8, b: f64x8) -> f64x8 {
+        a & b
+    }
+    #[inline(always)]
+    fn or(self, a: f64x8, b: f64x8) -> f64x8 {
+        a | b
+    }
+    #[inline(always)]
+    fn xor(self, a: f64x8, b: f64x8) -> f64x8 {
+        a ^ b
+    }
+    #[inline(always)]
+    fn int_add(self, a: f64x8, b: f64x8) -> f64x8 {
+        f64x8::from_bits(a.to_bits() + b.to_bits())
+    }
+    #[inline(always)]
+    fn int_sub(self, a: f64x8, b: f64x8) -> f64x8 {
+        f64x8::from_bits(a.to_bits() - b.to_bits())
+    }
+    #[inline(always)]
+    fn shl(self, a: f64x8, n: u32) -> f64x8 {
+        f64x8::from_bits(a.to_bits() << n)
+    }
+    #[inline(always)]
+    fn shr(self, a: f64x8, n: u32) -> f64x8 {
+        f64x8::from_bits(a.to_bits() >> n)
+    }
+}
