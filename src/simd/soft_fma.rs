@@ -185,7 +185,7 @@ mod tests {
     /// The bits of two finite factors whose product is about `2^exponent`, and of an addend near it, for a format with
     /// that bias and fraction. Fractions often end in a long run of zeros or ones: those make the ties.
     fn near(mut number: impl FnMut() -> u64, exponent: i64, bias: i64, fraction: u32) -> [u64; 3] {
-        let mut within = |limit: i64| (number() >> 2).cast_signed() % (limit + 1);
+        let mut within = |limit: i64| number().cast_signed() % (limit + 1);
         let (first, apart) = (exponent / 2 + within(bias / 2), within(115));
         [first, exponent - first, exponent + apart].map(|exponent| {
             let (bits, run) = (number(), (1 << (number() % u64::from(fraction + 1))) - 1);
