@@ -1,0 +1,247 @@
+//! Every operation of every instruction set that this CPU has, against its definition in plain Rust, bit for bit.
+
+use std::any::type_name;
+
+#[cfg(target_arch = "x86_64")]
+use nanproof::internal::{Avx2, Avx512};
+use nanproof::internal::{Baseline, Kernel, Simd};
+use nanproof::{Float, Isa};
+use rand_chacha::ChaCha8Rng;
+use rand_chacha::rand_core::{RngCore, SeedableRng};
+
+/// Three blocks of operands.
+type Case<T> = [Vec<T>; 3];
+
+/// Checks every operation on each case.
+#[derive(Clone, Copy)]
+struct Check<'a, T>(&'a [Case<T>]);
+
+impl<T: Float> Kernel for Check<'_, T> {
+    type Elem = T;
+    type Output = ();
+
+    fn run<S: Simd<T>>(self, simd: S) {
+        single_lanes(simd);
+        for (i, case) in self.0.iter().enumerate() {
+            every_operation(simd, case, i);
+        }
+    }
+}
+
+/// One operation a line, with its definition.
+fn every_operation<T: Float, S: Simd<T>>(simd: S, case: &Case<T>, i: usize) {
+    let [a, b, c] = case.each_ref().map(|x| simd.load(block(x)));
+
+    // Numbers: a NaN equals a NaN.
+    let number = |name, got, want: fn(T, T, T) -> T| {
+        compare::<T, S>(name, case, simd.store(got), want, |got, want| {
+            same_bits(got, want) || got.is_nan() && want.is_nan()
+        });
+    };
+    number("add", simd.add(a, b), |a, b, _| a + b);
+    number("sub", simd.sub(a, b), |a, b, _| a - b);
+    number("mul", simd.mul(a, b), |a, b, _| a * b);
+    number("div", simd.div(a, b), |a, b, _| a / b);
+    number("sqrt", simd.sqrt(a), |a, _, _| a.sqrt());
+    number("mul_add", simd.mul_add(a, b, c), |a, b, c| a.mul_add(b, c));
+
+    // Truths, seen through `select` and `any`.
+    let [zero, one] = [T::zero(), T::one()].map(|x| simd.splat(x));
+    let truth = |name, mask, want: fn(T, T, T) -> bool| {
+        let number = |a, b, c| if want(a, b, c) { T::one() } else { T::zero() };
+        compare::<T, S>(name, case, simd.store(simd.select(mask, one, zero)), number, same_bits);
+        let any = (0..T::LANES).any(|lane| want(case[0][lane], case[1][lane], case[2][lane]));
+        assert_eq!(simd.any(mask), any, "{} any({name}) of {case:?}", type_name::<S>());
+    };
+    let (lt, le, eq) = (simd.lt(a, b), simd.le(b, c), simd.eq(a, b));
+    truth("lt", lt, |a, b, _| a < b);
+    truth("le", le, |_, b, c| b <= c);
+    truth("eq", eq, |a, b, _| a == b);
+    truth("mask_and", simd.mask_and(lt, le), |a, b, c| a < b && b <= c);
+    truth("mask_or", simd.mask_or(eq, le), |a, b, c| a == b || b <= c);
+    truth("mask_not", simd.mask_not(lt), |a, b, _| !matches!(a.partial_cmp(&b), Some(core::cmp::Ordering::Less)));
+
+    // Bits.
+    let exact = |name, got, want: &dyn Fn(u64, u64, u64) -> u64| {
+        let want = |a: T, b: T, c: T| T::from_bits(want(a.to_bits(), b.to_bits(), c.to_bits()));
+        compare::<T, S>(name, case, simd.store(got), want, same_bits);
+    };
+    let n = (i % (512 / T::LANES)) as u32; // every shift that the width of T allows
+    exact("load, store", a, &|a, _, _| a);
+    exact("and", simd.and(a, b), &|a, b, _| a & b);
+    exact("or", simd.or(a, b), &|a, b, _| a | b);
+    exact("xor", simd.xor(a, b), &|a, b, _| a ^ b);
+    exact("int_add", simd.int_add(a, b), &|a, b, _| a.wrapping_add(b));
+    exact("int_sub", simd.int_sub(a, b), &|a, b, _| a.wrapping_sub(b));
+    exact("shl", simd.shl(a, n), &|a, _, _| a << n);
+    exact("shr", simd.shr(a, n), &|a, _, _| a >> n);
+    compare::<T, S>("splat", case, simd.store(simd.splat(case[0][0])), |_, _, _| case[0][0], same_bits);
+    compare::<T, S>("select", case, simd.store(simd.select(lt, b, c)), |a, b, c| if a < b { b } else { c }, same_bits);
+}
+
+/// A truth in one lane only, and in all but one.
+fn single_lanes<T: Float, S: Simd<T>>(simd: S) {
+    let zero = simd.splat(T::zero());
+    let name = type_name::<S>();
+    assert!(!simd.any(simd.lt(zero, zero)), "{name} any of none");
+    for lane in 0..T::LANES {
+        let mut one = T::fill(T::zero());
+        one.as_mut()[lane] = T::one();
+        let mask = simd.lt(zero, simd.load(&one));
+        assert!(simd.any(mask), "{name} any of lane {lane}");
+        assert!(simd.any(simd.mask_not(mask)), "{name} any of all but lane {lane}");
+        let all = simd.mask_or(mask, simd.mask_not(mask));
+        assert!(!simd.any(simd.mask_not(all)), "{name} any of not all");
+    }
+}
+
+fn compare<T: Float, S: Simd<T>>(
+    name: &str,
+    case: &Case<T>,
+    got: T::Block,
+    want: impl Fn(T, T, T) -> T,
+    same: impl Fn(T, T) -> bool,
+) {
+    for (lane, &got) in got.as_ref().iter().enumerate() {
+        let [a, b, c] = case.each_ref().map(|x| x[lane]);
+        let want = want(a, b, c);
+        assert!(
+            same(got, want),
+            "{} {name}, lane {lane} of ({a:e}, {b:e}, {c:e}): {got:e}, bits {:#x}; not {want:e}, bits {:#x}",
+            type_name::<S>(),
+            got.to_bits(),
+            want.to_bits(),
+        );
+    }
+}
+
+fn same_bits<T: Float>(a: T, b: T) -> bool {
+    a.to_bits() == b.to_bits()
+}
+
+fn block<T: Float>(x: &[T]) -> &T::Block {
+    &T::blocks(x).0[0]
+}
+
+/// Zeros, subnormals and the border to them, powers of two and their neighbours, the largest, infinities, NaNs.
+fn specials<T: Float>() -> Vec<T> {
+    let next = |x: T, by: i64| T::from_bits(x.to_bits().wrapping_add_signed(by));
+    let (tiny, half_width) = (T::min_positive_value(), T::from(T::BIAS / 2).unwrap().exp2());
+    let two = T::one() + T::one();
+    let magnitudes = [
+        T::zero(),
+        next(T::zero(), 1),
+        next(T::zero(), 3),
+        next(tiny, -1),
+        tiny,
+        next(tiny, 1),
+        two * tiny,
+        two * tiny / T::epsilon(),
+        half_width.recip(),
+        T::epsilon(),
+        T::one() / two,
+        next(T::one(), -1),
+        T::one(),
+        next(T::one(), 1),
+        T::one() + T::one() / two,
+        next(two, -1),
+        two,
+        T::from(3).unwrap(),
+        T::from(0.1).unwrap(),
+        half_width,
+        two * half_width,
+        next(T::max_value(), -1),
+        T::max_value(),
+        T::infinity(),
+        next(T::infinity(), 1), // a signalling NaN
+        T::nan(),
+        T::ABS_MASK, // the NaN of most bits
+    ];
+    magnitudes.into_iter().flat_map(|x| [x, -x]).collect()
+}
+
+/// Every triple of special values, in an order in which the lanes of a block differ in all three.
+fn special_cases<T: Float>() -> Vec<Case<T>> {
+    const STEP: usize = 1_000_003; // a prime
+    let values = specials::<T>();
+    let n = values.len();
+    let triple = |i: usize| {
+        let i = i.wrapping_mul(STEP) % n.pow(3);
+        [values[i / n / n], values[i / n % n], values[i % n]]
+    };
+    let triples: Vec<[T; 3]> = (0..n.pow(3).next_multiple_of(T::LANES)).map(triple).collect();
+    triples.chunks(T::LANES).map(|lanes| [0, 1, 2].map(|operand| lanes.iter().map(|x| x[operand]).collect())).collect()
+}
+
+/// Random bits, numbers of like size, products that underflow, and sums that nearly cancel.
+fn random_cases<T: Float>() -> Vec<Case<T>> {
+    let mut rng = ChaCha8Rng::seed_from_u64(1);
+    let fraction = (1_u64 << T::FRACTION_BITS) - 1;
+    let sign = (-T::zero()).to_bits();
+    let mut lanes = |like: u64, mask: u64| -> Vec<T> {
+        (0..T::LANES).map(|_| T::from_bits(like ^ (rng.next_u64() & mask))).collect()
+    };
+    let one = T::one().to_bits();
+    let few_exponents = fraction << 3 | 7 | sign; // the last three bits of the exponent field too
+    (0..20_000)
+        .map(|i| match i % 5 {
+            0 => [0, 1, 2].map(|_| lanes(0, u64::MAX)),
+            1 => [0, 1, 2].map(|_| lanes(one, few_exponents)),
+            2 => [lanes(one, fraction | sign), lanes(one, few_exponents), lanes(one >> 1, few_exponents)],
+            3 => [lanes(one >> 1, few_exponents), lanes(one >> 1, few_exponents), lanes(0, few_exponents)],
+            _ => {
+                let [a, b] = [0, 1].map(|_| lanes(one, few_exponents));
+                let noise = lanes(0, 0xffff);
+                let cancels = |i: usize| T::from_bits((-(a[i] * b[i])).to_bits() ^ noise[i].to_bits());
+                let c = (0..T::LANES).map(cancels).collect();
+                [a, b, c]
+            }
+        })
+        .collect()
+}
+
+/// Runs the check on every instruction set that can be had, and tells which these were.
+macro_rules! check {
+    ($float:ident) => {{
+        let cases = [special_cases::<$float>(), random_cases()].concat();
+        let check = Check(&cases);
+        let mut ran = vec![Isa::Baseline];
+        Baseline.vectorize(check);
+        #[cfg(target_arch = "x86_64")]
+        {
+            if let Some(simd) = Avx2::detect() {
+                simd.vectorize(check);
+                ran.push(Isa::Avx2);
+            }
+            if let Some(simd) = Avx512::detect() {
+                simd.vectorize(check);
+                ran.push(Isa::Avx512);
+            }
+        }
+        assert_eq!(ran, Isa::available(), "every instruction set of this CPU is checked");
+    }};
+}
+
+#[test]
+fn f32_operations() {
+    check!(f32);
+}
+
+#[test]
+fn f64_operations() {
+    check!(f64);
+}
+
+#[test]
+#[cfg(all(target_arch = "x86_64", feature = "std"))]
+fn available_is_what_the_cpu_reports() {
+    let avx2 = is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma");
+    let avx512 = is_x86_feature_detected!("avx512f")
+        && is_x86_feature_detected!("avx512bw")
+        && is_x86_feature_detected!("avx512cd")
+        && is_x86_feature_detected!("avx512dq")
+        && is_x86_feature_detected!("avx512vl");
+    let reported = [(Isa::Baseline, true), (Isa::Avx2, avx2), (Isa::Avx512, avx512)];
+    let expected: Vec<Isa> = reported.into_iter().filter(|(_, has)| *has).map(|(isa, _)| isa).collect();
+    assert_eq!(Isa::available(), expected);
+}
