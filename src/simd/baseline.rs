@@ -78,7 +78,7 @@ impl Simd<f32> for Baseline {
 
     #[inline(always)]
     fn select(self, mask: f32x16, a: f32x16, b: f32x16) -> f32x16 {
-        mask.blend(a, b)
+        mask.select(a, b)
     }
     #[inline(always)]
     fn mask_and(self, a: f32x16, b: f32x16) -> f32x16 {
@@ -190,7 +190,7 @@ impl Simd<f64> for Baseline {
 
     #[inline(always)]
     fn select(self, mask: f64x8, a: f64x8, b: f64x8) -> f64x8 {
-        mask.blend(a, b)
+        mask.select(a, b)
     }
     #[inline(always)]
     fn mask_and(self, a: f64x8, b: f64x8) -> f64x8 {
