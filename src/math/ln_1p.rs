@@ -1,1 +1,207 @@
+//! The logarithm of `1 + u`.
+//!
+//! Method: `1 + u = 2^k (1 + g)` with `1 + g` in `[sqrt(1/2), sqrt(2))` and `g` in two terms, then
+//! `ln(1 + g) = g - g^2/2 + g^3 p(g)`, of which `k ln 2`, `g` and the square are summed with their errors
+//! (W. J. Cody, W. Waite, "Software Manual for the Elementary Functions", 1980; the two-term `1 + u` as in W. Kahan's
+//! `log1p`).
 
+use super::{polynomial, power_bits};
+use crate::float::Float;
+use crate::lanes::Lanes;
+use crate::simd::Simd;
+
+/// What the logarithm needs to know of a type.
+pub trait Ln1pConstants: Sized + 'static {
+    /// `sqrt(1/2)`.
+    const SQRT_HALF: Self;
+    /// `ln 2` to so few bits that its product with any exponent is exact.
+    const LN2_SHORT: Self;
+    /// `ln 2 - LN2_SHORT`, rounded.
+    const LN2_REST: Self;
+    /// `p`. Minimax (Remez exchange, 60 digits) for `(ln(1 + g) - g + g^2/2) / g^3` on `[sqrt(1/2) - 1, sqrt(2) - 1]`,
+    /// weighted to make the relative error of `ln(1 + g)` least, then rounded. Error: f32 2^-28.3 of it, f64 2^-57.7.
+    const LN_1P_TAIL: &'static [Self];
+}
+
+impl Ln1pConstants for f32 {
+    const SQRT_HALF: Self = core::f32::consts::FRAC_1_SQRT_2;
+    const LN2_SHORT: Self = 0.693_145_75;
+    const LN2_REST: Self = 1.428_606_8e-6;
+    const LN_1P_TAIL: &'static [Self] = &[
+        0.333_333_13,
+        -0.250_000_1,
+        0.200_021_18,
+        -0.166_679_93,
+        0.142_195_58,
+        -0.124_056_05,
+        0.118_881_576,
+        -0.116_756_36,
+        0.067_466_48,
+    ];
+}
+
+impl Ln1pConstants for f64 {
+    const SQRT_HALF: Self = core::f64::consts::FRAC_1_SQRT_2;
+    const LN2_SHORT: Self = 0.693_147_180_559_890_3;
+    const LN2_REST: Self = 5.497_923_018_708_371e-14;
+    const LN_1P_TAIL: &'static [Self] = &[
+        0.333_333_333_333_334_54,
+        -0.249_999_999_999_989_2,
+        0.199_999_999_999_461_33,
+        -0.166_666_666_669_143_2,
+        0.142_857_142_938_413_5,
+        -0.124_999_999_820_256_04,
+        0.111_111_105_160_487_32,
+        -0.100_000_003_829_405_69,
+        0.090_909_335_055_600_7,
+        -0.083_333_457_701_028_57,
+        0.076_917_144_815_104_42,
+        -0.071_419_998_902_471_97,
+        0.066_751_480_254_826_63,
+        -0.062_698_030_480_468_58,
+        0.058_177_834_888_588_624,
+        -0.053_267_683_514_568_14,
+        0.054_159_470_667_198_81,
+        -0.062_750_581_996_235_25,
+        0.056_969_287_775_499_165,
+        -0.024_276_560_924_570_006,
+    ];
+}
+
+/// `ln(1 + u)`.
+///
+/// `u > -1`, of any size: 0 gives 0 with its sign, +Inf gives +Inf, NaN gives NaN. Nothing is promised of `u <= -1`.
+///
+/// Largest error: see the tests.
+#[inline(always)]
+pub(crate) fn ln_1p<T: Float, S: Simd<T>>(u: Lanes<T, S>) -> Lanes<T, S> {
+    let one = u.all(T::one());
+    let (w, error) = one.two_sum(u);
+    // The exponent field of w / sqrt(1/2), exact because the fraction only carries into it.
+    let field_mask = u.all(T::infinity());
+    let field = w.int_add(one.int_sub(u.all(T::SQRT_HALF))) & field_mask;
+    let power_of_two = field.int_sub(one);
+    let k = exponent(field);
+    let m = w.int_sub(power_of_two);
+    // Far beyond the last place of w the 1 has no weight left, and 2^-k is no longer a number.
+    let has_weight = u.lt(u.all(power(T::FRACTION_BITS + 4)));
+    let c = has_weight.select(error * one.int_sub(power_of_two), u.all(T::zero()));
+
+    let (g, g_low) = (m - one).fast_two_sum(c);
+    let half = g * u.all(T::one() / (T::one() + T::one()));
+    let (square, square_low) = half.two_mul(g);
+    let (difference, rest) = g.fast_two_sum(-square);
+    let (sum, carry) = (k * u.all(T::LN2_SHORT)).fast_two_sum(difference);
+
+    let cube = square * (g + g);
+    let small = (g_low - g_low * g) + (rest - square_low);
+    let small = k.mul_add(u.all(T::LN2_REST), small) + carry;
+    let result = sum + cube.mul_add(polynomial(g, T::LN_1P_TAIL), small);
+    // Infinity and NaN have no reduced form; 0 keeps its sign.
+    (u.lt(u.all(T::infinity())) & !u.eq(u.all(T::zero()))).select(result, u)
+}
+
+/// `2^n`.
+#[inline(always)]
+fn power<T: Float>(n: u32) -> T {
+    power_bits(n.cast_signed())
+}
+
+/// The exponent that stands in an exponent field.
+#[inline(always)]
+fn exponent<T: Float, S: Simd<T>>(field: Lanes<T, S>) -> Lanes<T, S> {
+    // The field as an integer in the last bits of a number whose units they are.
+    let units = power::<T>(T::FRACTION_BITS);
+    let bias = T::from(T::BIAS).expect("a small integer");
+    (field.shr(T::FRACTION_BITS) | field.all(units)) - field.all(units + bias)
+}
+
+#[cfg(test)]
+mod tests {
+    use alloc::vec::Vec;
+
+    use super::*;
+    use crate::math::oracle::{self, Function, Worst, value};
+
+    struct Ln1p;
+
+    impl<T: Float> Function<T> for Ln1p {
+        #[inline(always)]
+        fn apply<S: Simd<T>>(&self, x: Lanes<T, S>, _: Lanes<T, S>) -> Lanes<T, S> {
+            ln_1p(x)
+        }
+    }
+
+    fn worst_f32(step: u32) -> Worst {
+        let oracle = |u: f64, _| if u > -1.0 { u.ln_1p() } else { f64::NAN };
+        let ignored = |_| 0.0;
+        oracle::worst_f32(&InRange, step, ignored, oracle)
+    }
+
+    /// NaN where nothing is promised.
+    struct InRange;
+
+    impl<T: Float> Function<T> for InRange {
+        #[inline(always)]
+        fn apply<S: Simd<T>>(&self, x: Lanes<T, S>, _: Lanes<T, S>) -> Lanes<T, S> {
+            x.le(-x.all(T::one())).select(x.all(T::nan()), ln_1p(x))
+        }
+    }
+
+    #[test]
+    fn error_f32() {
+        worst_f32(251).assert_at_most(0.6);
+    }
+
+    #[test]
+    #[ignore = "all 2^32 inputs: a minute"]
+    fn error_f32_everywhere() {
+        worst_f32(1).assert_at_most(0.6);
+    }
+
+    #[test]
+    fn error_f64() {
+        let small = oracle::uniform(1).map(|x| 2.0 * x - 0.9);
+        let near_zero = oracle::uniform(2).map(|x| (x - 0.5) * 2_f64.powi(-20));
+        let large = oracle::uniform(3).map(|x| 2_f64.powf(1023.9 * x));
+        let tiny = oracle::uniform(4).map(|x| 2_f64.powf(-900.0 * x));
+        let u: Vec<f64> = [small.take(60_000).collect::<Vec<_>>(), near_zero.take(60_000).collect()]
+            .into_iter()
+            .chain([large.take(60_000).collect(), tiny.take(20_000).collect()])
+            .flatten()
+            .collect();
+        let mut worst = Worst::default();
+        for (&u, got) in u.iter().zip(oracle::apply(&Ln1p, &u, &u)) {
+            worst.meet(oracle::ulps_f64(got, oracle::ln_1p(u), 0), (u, got));
+        }
+        worst.assert_at_most(0.6);
+    }
+
+    #[test]
+    fn special_values() {
+        fn check<T: Float>(value: impl Fn(T) -> T) {
+            let tiny = T::from_bits(1);
+            for same in [T::zero(), -T::zero(), tiny, -tiny, T::min_positive_value(), T::infinity()] {
+                assert_eq!(value(same).to_bits(), same.to_bits(), "ln_1p({same:e})");
+            }
+            assert!(value(T::nan()).is_nan());
+            assert!(value(-T::nan()).is_nan());
+        }
+        check::<f32>(|u| value(&Ln1p, u, 0.0));
+        check::<f64>(|u| value(&Ln1p, u, 0.0));
+        assert_eq!(value(&Ln1p, f32::MAX, 0.0), 88.722_84);
+        assert_eq!(value(&Ln1p, f64::MAX, 0.0), 709.782_712_893_384);
+    }
+
+    #[test]
+    fn same_bits() {
+        let u = oracle::of_every_size::<f32>(100_000, 5);
+        oracle::assert_same_bits(&Ln1p, &u, &u);
+        let u: Vec<f32> = oracle::uniform(6).map(|x| 4.0 * x as f32 - 1.0).take(100_000).collect();
+        oracle::assert_same_bits(&Ln1p, &u, &u);
+        let u = oracle::of_every_size::<f64>(20_000, 7);
+        oracle::assert_same_bits(&Ln1p, &u, &u);
+        let u: Vec<f64> = oracle::uniform(8).map(|x| 4.0 * x - 1.0).take(20_000).collect();
+        oracle::assert_same_bits(&Ln1p, &u, &u);
+    }
+}
