@@ -1,10 +1,14 @@
 //! [`NonFinite`], the report of a NaN or an infinity, and [`Watch`], the check that every kernel carries.
 
+use alloc::boxed::Box;
+use alloc::vec::Vec;
 use core::fmt;
 
+use crate::error::Result;
 use crate::float::Float;
 use crate::lanes::Lanes;
 use crate::simd::Simd;
+use crate::view::MatRef;
 
 /// Where a NaN or an infinity is, of what kind, how many there are, and where it came from.
 ///
@@ -133,38 +137,80 @@ impl Counts {
     }
 }
 
-/// What a scan of one operand found.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Found {
-    pub(crate) index: Index,
-    pub(crate) class: Class,
-    pub(crate) counts: Counts,
+/// An operand to be looked at again, element by element, on the failing path.
+pub(crate) struct Operand<'a, T> {
+    name: &'static str,
+    elements: Box<dyn Iterator<Item = (Index, T)> + 'a>,
 }
 
-/// Looks for elements that are not finite and not allowed to be.
-#[cold]
-pub(crate) fn scan<T: Float>(
-    elements: impl Iterator<Item = (Index, T)>,
-    allowed: impl Fn(Class, Index) -> bool,
-) -> Option<Found> {
-    let mut first = None;
-    let mut counts = Counts::default();
-    for (index, x) in elements {
-        counts.len += 1;
-        if let Some(class) = Class::of(x)
-            && !allowed(class, index)
-        {
-            counts.add(class);
-            first.get_or_insert((index, class));
-        }
+impl<'a, T: Float> Operand<'a, T> {
+    pub(crate) fn scalar(name: &'static str, x: T) -> Self {
+        Self { name, elements: Box::new(core::iter::once((Index::Scalar, x))) }
     }
-    first.map(|(index, class)| Found { index, class, counts })
+
+    pub(crate) fn slice(name: &'static str, x: &'a [T]) -> Self {
+        Self { name, elements: Box::new(x.iter().enumerate().map(|(i, &x)| (Index::At(i), x))) }
+    }
+
+    pub(crate) fn matrix(name: &'static str, x: MatRef<'a, T>) -> Self {
+        let row = move |i| x.row_iter(i).enumerate().map(move |(j, &x)| (Index::Cell(i, j), x));
+        Self { name, elements: Box::new((0..x.rows()).flat_map(row)) }
+    }
+
+    pub(crate) fn tensors(name: &'static str, tensors: &'a [&mut [T]]) -> Self {
+        let tensor = |(t, x): (usize, &'a &mut [T])| x.iter().enumerate().map(move |(i, &x)| (Index::Tensor(t, i), x));
+        Self { name, elements: Box::new(tensors.iter().enumerate().flat_map(tensor)) }
+    }
+
+    /// The elements of an operand of `len` that are not finite.
+    pub(crate) fn listed(name: &'static str, faults: Vec<(Index, T)>, len: usize) -> Self {
+        let rest = core::iter::repeat_n((Index::Scalar, T::zero()), len - faults.len());
+        Self { name, elements: Box::new(faults.into_iter().chain(rest)) }
+    }
+
+    /// Overlooks elements that the operation does not read, or defines to be infinite.
+    pub(crate) fn overlook(self, overlooked: impl Fn(Index, T) -> bool + 'a) -> Self {
+        let elements = self.elements.map(move |(i, x)| (i, if overlooked(i, x) { T::zero() } else { x }));
+        Self { name: self.name, elements: Box::new(elements) }
+    }
+
+    /// Reports the first element that is not finite, if there is one.
+    fn report(self, operation: &'static str, origin: impl Fn(Index, Class) -> Origin) -> Option<NonFinite> {
+        let mut first = None;
+        let mut counts = Counts::default();
+        for (index, x) in self.elements {
+            counts.len += 1;
+            if let Some(class) = Class::of(x) {
+                counts.add(class);
+                first.get_or_insert((index, class));
+            }
+        }
+        let (index, class) = first?;
+        Some(NonFinite { operation, operand: self.name, index, class, counts, origin: origin(index, class) })
+    }
 }
 
-impl Found {
-    pub(crate) fn report(self, operation: &'static str, operand: &'static str, origin: Origin) -> NonFinite {
-        let Self { index, class, counts } = self;
-        NonFinite { operation, operand, index, class, counts, origin }
+/// Looks for the first fault: in the inputs, where it was passed in, or else in the outputs, where `origin` names it.
+///
+/// # Errors
+/// The report of the fault.
+#[cold]
+pub(crate) fn diagnose<'a, T: Float>(
+    operation: &'static str,
+    inputs: impl IntoIterator<Item = Operand<'a, T>>,
+    outputs: impl IntoIterator<Item = Operand<'a, T>>,
+    origin: impl Fn(Index, Class) -> Origin,
+) -> Result<()> {
+    let passed = inputs.into_iter().find_map(|input| input.report(operation, |_, _| Origin::PassedIn));
+    let fault = passed.or_else(|| outputs.into_iter().find_map(|output| output.report(operation, &origin)));
+    fault.map_or(Ok(()), |report| Err(report.into()))
+}
+
+/// The origin of a fault in an operation without poles.
+pub(crate) fn overflow_or_invalid(_: Index, class: Class) -> Origin {
+    match class {
+        Class::Nan => Origin::Invalid,
+        Class::PosInf | Class::NegInf => Origin::Overflow,
     }
 }
 

@@ -51,6 +51,10 @@ pub trait Format: Copy + 'static {
     const FRACTION_BITS: u32;
     /// The exponent field of 1.
     const BIAS: i32;
+    /// The power of two by which a factor is scaled so that products and their sums fit `f64`.
+    const WIDE_SCALE: i32;
+    /// Where the sums of matrix products are cut: `k` at multiples of this.
+    const K_BLOCK: usize;
     /// Every bit but the sign.
     const ABS_MASK: Self;
 
@@ -73,6 +77,8 @@ impl Format for f32 {
     const LANES: usize = 16;
     const FRACTION_BITS: u32 = 23;
     const BIAS: i32 = 127;
+    const WIDE_SCALE: i32 = 0;
+    const K_BLOCK: usize = 512;
     const ABS_MASK: Self = Self::from_bits(0x7fff_ffff);
 
     #[expect(clippy::cast_possible_truncation, reason = "documented")]
@@ -111,6 +117,8 @@ impl Format for f64 {
     const LANES: usize = 8;
     const FRACTION_BITS: u32 = 52;
     const BIAS: i32 = 1023;
+    const WIDE_SCALE: i32 = -530;
+    const K_BLOCK: usize = 256;
     const ABS_MASK: Self = Self::from_bits(0x7fff_ffff_ffff_ffff);
 
     #[inline(always)]

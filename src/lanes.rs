@@ -8,14 +8,14 @@ use crate::float::Float;
 use crate::simd::Simd;
 
 /// A block of `T` in the registers of `S`.
-#[derive(Clone, Copy)]
-pub(crate) struct Lanes<T: Float, S: Simd<T>> {
+#[derive(Clone, Copy, Debug)]
+pub struct Lanes<T: Float, S: Simd<T>> {
     pub(crate) simd: S,
     pub(crate) vector: S::Vector,
 }
 
 /// A truth value for each lane.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 pub(crate) struct Mask<T: Float, S: Simd<T>> {
     simd: S,
     mask: S::Mask,

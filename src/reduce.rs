@@ -1,0 +1,184 @@
+//! Sums that lose nothing: each rounding error is kept and added at the end.
+//!
+//! The order of the additions is a function of the length alone: leaves of [`LEAF`] elements, in each of them
+//! [`CHAINS`] accumulators dealt out block by block, joined pairwise; leaves joined by a tree whose left half is the
+//! largest power of two of leaves. Threads work on subtrees, so their number changes no bit.
+//!
+//! Source: T. Ogita, S. Rump, S. Oishi, "Accurate sum and dot product", SIAM J. Sci. Comput. 26(6), 2005.
+
+use crate::float::Float;
+use crate::kernel::Join;
+use crate::lanes::Lanes;
+use crate::simd::Simd;
+use crate::sweep::{each_block, load_each, load_tail, split};
+
+/// Elements that are summed without a branch of the tree.
+pub(crate) const LEAF: usize = 4096;
+
+const CHAINS: usize = 4;
+
+/// A sum as an unevaluated pair: the rounded sum and the sum of its rounding errors.
+#[derive(Clone, Copy, Debug)]
+pub struct TwoTerm<T> {
+    pub(crate) sum: T,
+    pub(crate) error: T,
+}
+
+impl<T: Float> TwoTerm<T> {
+    pub(crate) fn zero() -> Self {
+        Self { sum: T::zero(), error: T::zero() }
+    }
+
+    /// The sum, rounded once.
+    pub(crate) fn value(self) -> T {
+        self.sum + self.error
+    }
+}
+
+impl<T: Float> Join for TwoTerm<T> {
+    /// Adds the sums, keeping the rounding error (Knuth).
+    #[inline(always)]
+    fn join(self, b: Self) -> Self {
+        let sum = self.sum + b.sum;
+        let part = sum - self.sum;
+        let error = (self.sum - (sum - part)) + (b.sum - part);
+        Self { sum, error: error + (self.error + b.error) }
+    }
+}
+
+/// A running sum in each lane.
+#[derive(Clone, Copy)]
+pub(crate) struct Accumulator<T: Float, S: Simd<T>> {
+    sum: Lanes<T, S>,
+    error: Lanes<T, S>,
+}
+
+impl<T: Float, S: Simd<T>> Accumulator<T, S> {
+    #[inline(always)]
+    pub(crate) fn new(simd: S) -> Self {
+        Self { sum: Lanes::zero(simd), error: Lanes::zero(simd) }
+    }
+
+    #[inline(always)]
+    pub(crate) fn add(&mut self, x: Lanes<T, S>) {
+        let (sum, error) = self.sum.two_sum(x);
+        self.sum = sum;
+        self.error = self.error + error;
+    }
+
+    /// Adds `x` and an amount `error` by which it was rounded.
+    #[inline(always)]
+    pub(crate) fn add_with_error(&mut self, (x, error): (Lanes<T, S>, Lanes<T, S>)) {
+        self.add(x);
+        self.error = self.error + error;
+    }
+
+    #[inline(always)]
+    fn join(self, b: Self) -> Self {
+        let mut joined = self;
+        joined.add_with_error((b.sum, b.error));
+        joined
+    }
+
+    /// The sum over the lanes, halves added to halves.
+    #[inline(always)]
+    pub(crate) fn total(self) -> TwoTerm<T> {
+        let (sums, errors) = (self.sum.store(), self.error.store());
+        fn tree<T: Float>(sums: &[T], errors: &[T]) -> TwoTerm<T> {
+            match (sums, errors) {
+                (&[sum], &[error]) => TwoTerm { sum, error },
+                _ => {
+                    let half = sums.len() / 2;
+                    tree(&sums[..half], &errors[..half]).join(tree(&sums[half..], &errors[half..]))
+                }
+            }
+        }
+        tree(sums.as_ref(), errors.as_ref())
+    }
+}
+
+/// Where the tree of a sum of `len` elements is cut; `None` in a leaf.
+pub(crate) fn cut(len: usize) -> Option<usize> {
+    let leaves = len.div_ceil(LEAF);
+    (leaves > 1).then(|| leaves.next_power_of_two() / 2 * LEAF)
+}
+
+/// Sums `term(block of each input)`, a two-term value, over whole slices of one length.
+#[inline(always)]
+pub(crate) fn sum_terms<T: Float, S: Simd<T>, const N: usize>(
+    simd: S,
+    inputs: [&[T]; N],
+    term: impl Fn([Lanes<T, S>; N]) -> (Lanes<T, S>, Lanes<T, S>),
+) -> TwoTerm<T> {
+    // The tree as a stack of subtrees of falling size, like the digits of the number of leaves.
+    let mut stack = [TwoTerm::zero(); usize::BITS as usize];
+    let mut depth = 0;
+    let len = inputs[0].len();
+    let mut leaf = 0;
+    while leaf * LEAF < len {
+        let range = leaf * LEAF..len.min((leaf + 1) * LEAF);
+        let part = inputs.map(
+            #[inline(always)]
+            |x| &x[range.clone()],
+        );
+        let mut total = sum_leaf(simd, part, &term);
+        leaf += 1;
+        for _ in 0..leaf.trailing_zeros() {
+            depth -= 1;
+            total = stack[depth].join(total);
+        }
+        stack[depth] = total;
+        depth += 1;
+    }
+    match stack[..depth].split_last() {
+        None => TwoTerm::zero(),
+        Some((&last, rest)) => rest.iter().rfold(last, |right, left| left.join(right)),
+    }
+}
+
+#[inline(always)]
+fn sum_leaf<T: Float, S: Simd<T>, const N: usize>(
+    simd: S,
+    inputs: [&[T]; N],
+    term: impl Fn([Lanes<T, S>; N]) -> (Lanes<T, S>, Lanes<T, S>),
+) -> TwoTerm<T> {
+    let mut chains = [Accumulator::new(simd); CHAINS];
+    let (blocks, tails) = split(inputs);
+    let count = blocks[0].len();
+    let dealt = count / CHAINS * CHAINS;
+    for i in (0..dealt).step_by(CHAINS) {
+        for (k, chain) in chains.iter_mut().enumerate() {
+            chain.add_with_error(term(load_each(simd, blocks, i + k)));
+        }
+    }
+    for (i, chain) in (dealt..count).zip(&mut chains) {
+        chain.add_with_error(term(load_each(simd, blocks, i)));
+    }
+    if !tails[0].is_empty() {
+        chains[CHAINS - 1].add_with_error(term(tails.map(
+            #[inline(always)]
+            |tail| load_tail(simd, tail, T::zero()),
+        )));
+    }
+    let [a, b, c, d] = chains;
+    a.join(b).join(c.join(d)).total()
+}
+
+/// The largest magnitude; NaN if there is one.
+#[inline(always)]
+pub(crate) fn max_abs<T: Float, S: Simd<T>>(simd: S, x: &[T]) -> T {
+    let mut largest = Lanes::zero(simd);
+    let mut nan = Lanes::zero(simd);
+    each_block(
+        simd,
+        x,
+        T::zero(),
+        #[inline(always)]
+        |x| {
+            largest = x.abs().larger(largest);
+            nan = nan | x.eq(x).select(Lanes::zero(simd), x);
+        },
+    );
+    let is_nan = nan.store().as_ref().iter().any(|x| x.is_nan());
+    if is_nan { T::nan() } else { largest.store().as_ref().iter().fold(T::zero(), |a, &b| a.max(b)) }
+}

@@ -1,0 +1,123 @@
+//! [`Scaled`], a number with an exponent of its own, and sums in arithmetic wide enough that nothing overflows on the
+//! way: what the cold paths compute with.
+
+use crate::float::Float;
+use crate::kernel::Join;
+use crate::reduce::TwoTerm;
+
+/// `mantissa * 2^exponent`, with `1 <= |mantissa| < 2`, or a mantissa that is zero, infinite or NaN.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Scaled<T> {
+    pub(crate) mantissa: T,
+    pub(crate) exponent: i32,
+}
+
+impl<T: Float> Scaled<T> {
+    /// `x * 2^exponent`.
+    pub(crate) fn new(x: T, exponent: i32) -> Self {
+        if x.is_zero() || !x.is_finite() {
+            return Self { mantissa: x, exponent: 0 };
+        }
+        let normal = if x.is_normal() { x } else { x * power(T::FRACTION_BITS.cast_signed() + 1) };
+        let shift = if x.is_normal() { 0 } else { T::FRACTION_BITS.cast_signed() + 1 };
+        let own = exponent_of(normal);
+        let exponent_bits = u64::from((own + T::BIAS).unsigned_abs()) << T::FRACTION_BITS;
+        let one_bits = T::one().to_bits();
+        Self { mantissa: T::from_bits(normal.to_bits() - exponent_bits + one_bits), exponent: exponent + own - shift }
+    }
+
+    /// The number itself, rounded where it is subnormal; infinite where it is too large.
+    pub(crate) fn value(self) -> T {
+        ldexp(self.mantissa, self.exponent)
+    }
+
+    pub(crate) fn div(self, b: Self) -> Self {
+        Self::new(self.mantissa / b.mantissa, self.exponent - b.exponent)
+    }
+
+    pub(crate) fn mul(self, b: Self) -> Self {
+        Self::new(self.mantissa * b.mantissa, self.exponent + b.exponent)
+    }
+
+    pub(crate) fn add(self, b: Self) -> Self {
+        if self.mantissa.is_zero() || b.mantissa.is_zero() {
+            return if self.mantissa.is_zero() { b } else { self };
+        }
+        let exponent = self.exponent.max(b.exponent);
+        let aligned = |x: Self| ldexp(x.mantissa, x.exponent - exponent);
+        Self::new(aligned(self) + aligned(b), exponent)
+    }
+}
+
+impl Scaled<f64> {
+    /// A number in `f64`.
+    pub(crate) fn of<T: Float>(x: T) -> Self {
+        Self::new(x.to_f64().unwrap_or(f64::NAN), 0)
+    }
+
+    /// The number, rounded to `T`.
+    pub(crate) fn narrow<T: Float>(self) -> T {
+        T::from(self.value()).unwrap_or_else(T::nan)
+    }
+}
+
+/// `floor(log2 |x|)` of a normal number.
+fn exponent_of<T: Float>(x: T) -> i32 {
+    let field = (x.to_bits() << 1 >> 1 >> T::FRACTION_BITS) & (2 * T::BIAS.unsigned_abs() as u64 + 1);
+    i32::try_from(field).expect("eleven bits at most") - T::BIAS
+}
+
+/// `2^n`, for `n` in the range of normal numbers.
+pub(crate) fn power<T: Float>(n: i32) -> T {
+    let field = u64::try_from(n.clamp(1 - T::BIAS, T::BIAS) + T::BIAS).expect("positive");
+    T::from_bits(field << T::FRACTION_BITS)
+}
+
+/// `x * 2^n`, rounded once unless the result is subnormal.
+pub(crate) fn ldexp<T: Float>(mut x: T, mut n: i32) -> T {
+    while n != 0 && x.is_finite() && !x.is_zero() {
+        let step = n.clamp(2 - T::BIAS, T::BIAS - 1);
+        x = x * power(step);
+        n -= step;
+    }
+    x
+}
+
+/// A sum of products in `f64`, with its rounding errors, of operands scaled so that no product and no sum overflows.
+///
+/// For `f32` nothing is scaled: products are exact. For `f64` both factors are taken times `2^-530`; what underflows
+/// then is less than `2^-400` of a sum that overflowed, which is why this is for such sums alone.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct WideSum(TwoTerm<f64>);
+
+impl WideSum {
+    pub(crate) fn new() -> Self {
+        Self(TwoTerm::zero())
+    }
+
+    pub(crate) fn add_product<T: Float>(self, a: T, b: T) -> Self {
+        let (a, b) = (widen(a), widen(b));
+        let product = a * b;
+        Self(self.0.join(TwoTerm { sum: product, error: a.mul_add(b, -product) }))
+    }
+
+    /// The sum, rounded to `T`.
+    pub(crate) fn value<T: Float>(self) -> T {
+        unwiden::<T>(self.0.value()).narrow()
+    }
+
+    /// The sum over a divisor, rounded to `T`.
+    pub(crate) fn divided_by<T: Float>(self, divisor: T) -> T {
+        unwiden::<T>(self.0.value()).div(Scaled::of(divisor)).narrow()
+    }
+}
+
+/// `x` in `f64`, times the scale of its type.
+pub(crate) fn widen<T: Float>(x: T) -> f64 {
+    x.to_f64().unwrap_or(f64::NAN) * power::<f64>(T::WIDE_SCALE)
+}
+
+/// What a sum of products of widened numbers stands for.
+pub(crate) fn unwiden<T: Float>(sum: f64) -> Scaled<f64> {
+    Scaled::new(sum, -2 * T::WIDE_SCALE)
+}
