@@ -1,0 +1,109 @@
+//! Log-sum-exp along the rows of a matrix, and its gradient.
+
+use crate::error::{Result, check_len, check_shape};
+use crate::finite::{Operand, diagnose, overflow_or_invalid};
+use crate::float::Float;
+use crate::rows::{RowFormula, RowsSeen, apply, row_exp, row_normalize, row_sum};
+use crate::simd::Simd;
+use crate::view::{MatMut, MatRef};
+
+/// The logarithm of the sum of the exponentials of each row: `y[i] = ln(exp(x[i, 0]) + exp(x[i, 1]) + ...)`.
+///
+/// `y` has an element for each row of `x`. Within 2 ULP of the true value for rows up to 4096 long; where the maximum
+/// is negative and nearly cancelled by the logarithm of the sum, within 2 ULP of the maximum. The log-sum-exp of an
+/// empty row, one without entries or with `-inf` alone, is `-inf`, which is no fault. A logit of `+inf` gives `+inf`,
+/// NaN gives NaN.
+///
+/// Gradient: [`logsumexp_backward`].
+///
+/// # Errors
+/// [`Error::Shape`](crate::Error::Shape) if `y` has another length; [`Error::NonFinite`](crate::Error::NonFinite) if a
+/// logit is NaN or `+inf`.
+///
+/// ```
+/// use nanproof::{MatRef, logsumexp};
+///
+/// let x = [1000.0_f32, 1000.0, f32::NEG_INFINITY, f32::NEG_INFINITY];
+/// let mut y = [0.0; 2];
+/// logsumexp(MatRef::new(&x, 2, 2)?, &mut y)?;
+/// assert_eq!(y, [1000.6932, f32::NEG_INFINITY]);
+/// # Ok::<(), nanproof::Error>(())
+/// ```
+pub fn logsumexp<T: Float>(x: MatRef<'_, T>, y: &mut [T]) -> Result<()> {
+    check_len("logsumexp", "y", y.len(), x.rows(), "the number of rows of x")?;
+    if apply(LogSumExpRow, [x], MatMut::new(y, x.rows(), 1)?)?.finite {
+        return Ok(());
+    }
+    let inputs = [Operand::matrix("x", x).overlook(|_, x| x == T::neg_infinity())];
+    let outputs = [Operand::slice("y", y).overlook(|_, y| y == T::neg_infinity())];
+    diagnose("logsumexp", inputs, outputs, overflow_or_invalid)
+}
+
+/// The gradient of [`logsumexp`]: `dx[i, j] = dy[i] softmax(x)[i, j]`.
+///
+/// Computed from `x`, not from the result, whose rounding would be magnified. A row of `-inf` gets 0; where there are
+/// entries of `+inf` they share `dy[i]` equally. Within 3 ULP of the true value for rows up to 4096 long, also where
+/// `exp(x - max)` underflows and `dy` does not.
+///
+/// # Errors
+/// [`Error::Shape`](crate::Error::Shape) if the shapes do not fit; [`Error::NonFinite`](crate::Error::NonFinite) if a
+/// logit is NaN or `+inf`, or if a `dy` is not finite.
+///
+/// ```
+/// use nanproof::{MatMut, MatRef, logsumexp_backward};
+///
+/// let mut dx = [0.0_f32; 2];
+/// logsumexp_backward(MatRef::new(&[0.0, -100.0], 1, 2)?, &[1e10], MatMut::new(&mut dx, 1, 2)?)?;
+/// assert_eq!(dx, [1e10, 3.7200762e-34]);
+/// # Ok::<(), nanproof::Error>(())
+/// ```
+pub fn logsumexp_backward<T: Float>(x: MatRef<'_, T>, dy: &[T], mut dx: MatMut<'_, T>) -> Result<()> {
+    const NAME: &str = "logsumexp_backward";
+    check_len(NAME, "dy", dy.len(), x.rows(), "the number of rows of x")?;
+    check_shape(NAME, "dx", dx.shape(), x.shape(), "the shape of x")?;
+    if apply(LogSumExpBackwardRow, [x, MatRef::new(dy, x.rows(), 1)?], dx.reborrow())?.finite {
+        return Ok(());
+    }
+    let inputs = [Operand::matrix("x", x).overlook(|_, x| x == T::neg_infinity()), Operand::slice("dy", dy)];
+    diagnose(NAME, inputs, [Operand::matrix("dx", dx.as_ref())], overflow_or_invalid)
+}
+
+/// `ln(sum(exp(x)))`.
+#[derive(Clone, Copy, Debug)]
+pub struct LogSumExpRow;
+
+impl<T: Float> RowFormula<T, 1> for LogSumExpRow {
+    const WORK: usize = 6;
+
+    #[inline(always)]
+    fn apply<S: Simd<T>>(self, simd: S, [x]: [&[T]; 1], y: &mut [T]) -> RowsSeen {
+        let row = row_sum(
+            simd,
+            x,
+            #[inline(always)]
+            |_, _| (),
+        );
+        let result = row.max + row.log(simd);
+        y.fill(result);
+        RowsSeen::finite(result.is_finite() || row.is_empty())
+    }
+}
+
+/// `dy exp(x) / sum(exp(x))`.
+#[derive(Clone, Copy, Debug)]
+pub struct LogSumExpBackwardRow;
+
+impl<T: Float> RowFormula<T, 2> for LogSumExpBackwardRow {
+    const WORK: usize = 4;
+
+    #[inline(always)]
+    fn apply<S: Simd<T>>(self, simd: S, [x, dy]: [&[T]; 2], dx: &mut [T]) -> RowsSeen {
+        let row = row_exp(simd, x, dx);
+        if row.is_empty() {
+            dx.fill(T::zero());
+            return RowsSeen::EMPTY_ROW;
+        }
+        row_normalize(simd, x, row, dy[0], dx);
+        RowsSeen::finite(row.is_plain() && dy[0].is_finite())
+    }
+}
