@@ -4,6 +4,8 @@
 //! operation is exact, so every implementation returns the same bits (the sign and payload of a NaN excepted):
 //! `tests/conformance.rs` holds them to it.
 
+use core::fmt::Debug;
+
 use crate::float::Float;
 use crate::kernel::Kernel;
 
@@ -24,18 +26,18 @@ pub use baseline::{Baseline as Avx2, Baseline as Avx512};
 
 /// One CPU's arithmetic on a block of `T`. Values of an implementing type prove that the CPU has the instructions.
 ///
-/// There is no `min`, `max`, `round` and no reciprocal estimate: CPUs differ in them. `Lanes` builds
-/// what is needed from the operations here, once for all.
-pub trait Simd<T: Float>: Copy + Send + Sync {
+/// There is no `min`, `max`, `round` and no reciprocal estimate: CPUs differ in them. [`Lanes`](crate::lanes::Lanes)
+/// builds what is needed from the operations here, once for all.
+pub trait Simd<T: Float>: Copy + Debug + Send + Sync {
     /// A block in registers.
-    type Vector: Copy;
+    type Vector: Copy + Debug;
     /// A truth value for each lane.
-    type Mask: Copy;
-    /// The tile of a matrix product that its registers hold.
-    const TILE: Tile;
-
+    type Mask: Copy + Debug;
     /// Runs a kernel with this instruction set enabled: the only way into it.
     fn vectorize<K: Kernel<Elem = T>>(self, kernel: K) -> K::Output;
+
+    /// Runs a job with the tile of a matrix product that the registers hold: `ROWS` rows of `BLOCKS` blocks.
+    fn with_tile<J: Tiled<T>>(self, job: J) -> J::Output;
 
     /// `x` in every lane.
     fn splat(self, x: T) -> Self::Vector;
@@ -91,13 +93,10 @@ pub trait Simd<T: Float>: Copy + Send + Sync {
     fn shr(self, a: Self::Vector, n: u32) -> Self::Vector;
 }
 
-/// The size of the matrix product's register tile.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Tile {
-    /// 12 rows of two blocks: 24 of 32 registers of 64 bytes.
-    Rows12Blocks2,
-    /// 6 rows of one block: 12 of 16 registers of 32 bytes, or 24 of 32 of 16 bytes.
-    Rows6Blocks1,
-    /// 2 rows of one block: 8 of 16 registers of 16 bytes.
-    Rows2Blocks1,
+/// A job that is compiled for the size of a register tile.
+pub trait Tiled<T: Float> {
+    /// What it returns.
+    type Output;
+    /// Does the job with tiles of `ROWS` rows of `BLOCKS` blocks.
+    fn run<S: Simd<T>, const ROWS: usize, const BLOCKS: usize>(self, simd: S) -> Self::Output;
 }

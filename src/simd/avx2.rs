@@ -3,7 +3,7 @@
 use pulp::x86::V3;
 use pulp::{NullaryFnOnce, cast, f32x8, f64x4, m32x8, m64x4, u64x2};
 
-use super::{Simd, Tile};
+use super::{Simd, Tiled};
 use crate::float::Float;
 use crate::kernel::Kernel;
 
@@ -49,11 +49,16 @@ fn zip<A: Copy, B: Copy, R>(a: [A; 2], b: [B; 2], f: impl Fn(A, B) -> R) -> [R; 
 impl Simd<f32> for Avx2 {
     type Vector = [f32x8; 2];
     type Mask = [m32x8; 2];
-    const TILE: Tile = Tile::Rows6Blocks1;
 
     #[inline(always)]
     fn vectorize<K: Kernel<Elem = f32>>(self, kernel: K) -> K::Output {
         self.0.vectorize(Enter { simd: self, kernel })
+    }
+
+    /// 12 of the 16 registers hold sums.
+    #[inline(always)]
+    fn with_tile<J: Tiled<f32>>(self, job: J) -> J::Output {
+        job.run::<Self, 6, 1>(self)
     }
 
     #[inline(always)]
@@ -161,11 +166,16 @@ impl Simd<f32> for Avx2 {
 impl Simd<f64> for Avx2 {
     type Vector = [f64x4; 2];
     type Mask = [m64x4; 2];
-    const TILE: Tile = Tile::Rows6Blocks1;
 
     #[inline(always)]
     fn vectorize<K: Kernel<Elem = f64>>(self, kernel: K) -> K::Output {
         self.0.vectorize(Enter { simd: self, kernel })
+    }
+
+    /// 12 of the 16 registers hold sums.
+    #[inline(always)]
+    fn with_tile<J: Tiled<f64>>(self, job: J) -> J::Output {
+        job.run::<Self, 6, 1>(self)
     }
 
     #[inline(always)]

@@ -3,7 +3,7 @@
 use pulp::x86::V4;
 use pulp::{NullaryFnOnce, b8, b16, cast, f32x16, f64x8, u32x16, u64x2, u64x8};
 
-use super::{Simd, Tile};
+use super::{Simd, Tiled};
 use crate::float::Float;
 use crate::kernel::Kernel;
 
@@ -39,11 +39,16 @@ where
 impl Simd<f32> for Avx512 {
     type Vector = f32x16;
     type Mask = b16;
-    const TILE: Tile = Tile::Rows12Blocks2;
 
     #[inline(always)]
     fn vectorize<K: Kernel<Elem = f32>>(self, kernel: K) -> K::Output {
         self.0.vectorize(Enter { simd: self, kernel })
+    }
+
+    /// 24 of the 32 registers hold sums.
+    #[inline(always)]
+    fn with_tile<J: Tiled<f32>>(self, job: J) -> J::Output {
+        job.run::<Self, 12, 2>(self)
     }
 
     #[inline(always)]
@@ -153,11 +158,16 @@ impl Simd<f32> for Avx512 {
 impl Simd<f64> for Avx512 {
     type Vector = f64x8;
     type Mask = b8;
-    const TILE: Tile = Tile::Rows12Blocks2;
 
     #[inline(always)]
     fn vectorize<K: Kernel<Elem = f64>>(self, kernel: K) -> K::Output {
         self.0.vectorize(Enter { simd: self, kernel })
+    }
+
+    /// 24 of the 32 registers hold sums.
+    #[inline(always)]
+    fn with_tile<J: Tiled<f64>>(self, job: J) -> J::Output {
+        job.run::<Self, 12, 2>(self)
     }
 
     #[inline(always)]

@@ -3,7 +3,7 @@
 use wide::{f32x16, f64x8};
 
 use super::soft_fma::{block_fma_f32, block_fma_f64};
-use super::{Simd, Tile};
+use super::{Simd, Tiled};
 use crate::kernel::Kernel;
 
 /// The instruction set of the build target; always there.
@@ -13,16 +13,22 @@ pub struct Baseline;
 /// Whether `wide` rounds its `mul_add` once on this target.
 const FUSED: bool = cfg!(any(target_feature = "fma", all(target_arch = "aarch64", target_feature = "neon")));
 
-const TILE: Tile = if cfg!(target_arch = "aarch64") { Tile::Rows6Blocks1 } else { Tile::Rows2Blocks1 };
-
 impl Simd<f32> for Baseline {
     type Vector = f32x16;
     type Mask = f32x16;
-    const TILE: Tile = TILE;
 
     #[inline(always)]
     fn vectorize<K: Kernel<Elem = f32>>(self, kernel: K) -> K::Output {
         kernel.run(self)
+    }
+
+    #[inline(always)]
+    fn with_tile<J: Tiled<f32>>(self, job: J) -> J::Output {
+        if cfg!(target_arch = "aarch64") {
+            job.run::<Self, 6, 1>(self) // 24 of the 32 registers of 16 bytes hold sums
+        } else {
+            job.run::<Self, 2, 1>(self) // 8 of 16
+        }
     }
 
     #[inline(always)]
@@ -78,7 +84,7 @@ impl Simd<f32> for Baseline {
 
     #[inline(always)]
     fn select(self, mask: f32x16, a: f32x16, b: f32x16) -> f32x16 {
-        mask.select(a, b)
+        mask.bitselect(a, b)
     }
     #[inline(always)]
     fn mask_and(self, a: f32x16, b: f32x16) -> f32x16 {
@@ -130,11 +136,19 @@ impl Simd<f32> for Baseline {
 impl Simd<f64> for Baseline {
     type Vector = f64x8;
     type Mask = f64x8;
-    const TILE: Tile = TILE;
 
     #[inline(always)]
     fn vectorize<K: Kernel<Elem = f64>>(self, kernel: K) -> K::Output {
         kernel.run(self)
+    }
+
+    #[inline(always)]
+    fn with_tile<J: Tiled<f64>>(self, job: J) -> J::Output {
+        if cfg!(target_arch = "aarch64") {
+            job.run::<Self, 6, 1>(self) // 24 of the 32 registers of 16 bytes hold sums
+        } else {
+            job.run::<Self, 2, 1>(self) // 8 of 16
+        }
     }
 
     #[inline(always)]
@@ -190,7 +204,7 @@ impl Simd<f64> for Baseline {
 
     #[inline(always)]
     fn select(self, mask: f64x8, a: f64x8, b: f64x8) -> f64x8 {
-        mask.select(a, b)
+        mask.bitselect(a, b)
     }
     #[inline(always)]
     fn mask_and(self, a: f64x8, b: f64x8) -> f64x8 {
