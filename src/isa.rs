@@ -3,7 +3,7 @@
 use core::fmt;
 
 use crate::error::{Error, Result};
-use crate::kernel::Kernel;
+use crate::kernel::{Kernel, enter};
 use crate::simd::{Avx2, Avx512, Baseline, Simd};
 
 /// An instruction set that the kernels are compiled for. The results are the same bits on all of them.
@@ -151,26 +151,25 @@ fn configured() -> Result<Isa> {
 /// # Errors
 /// Those of [`Isa::active`].
 #[inline(always)]
-pub(crate) fn dispatch<K: Kernel>(kernel: K) -> Result<K::Output>
+pub(crate) fn dispatch<K: Kernel + Send>(kernel: K) -> Result<K::Output>
 where
     Baseline: Simd<K::Elem>,
     Avx2: Simd<K::Elem>,
     Avx512: Simd<K::Elem>,
 {
-    match Isa::active()? {
-        #[cfg(target_arch = "x86_64")]
-        Isa::Avx512 => {
-            if let Some(simd) = Avx512::detect() {
-                return Ok(simd.vectorize(kernel));
-            }
+    let isa = Isa::active()?;
+    #[cfg(target_arch = "x86_64")]
+    {
+        if isa == Isa::Avx512
+            && let Some(simd) = Avx512::detect()
+        {
+            return Ok(enter(simd, kernel));
         }
-        #[cfg(target_arch = "x86_64")]
-        Isa::Avx2 => {
-            if let Some(simd) = Avx2::detect() {
-                return Ok(simd.vectorize(kernel));
-            }
+        if isa == Isa::Avx2
+            && let Some(simd) = Avx2::detect()
+        {
+            return Ok(enter(simd, kernel));
         }
-        _ => {}
     }
-    Ok(Baseline.vectorize(kernel))
+    Ok(enter(Baseline, kernel))
 }

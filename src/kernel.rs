@@ -1,21 +1,111 @@
-//! [`Kernel`]: a computation written once for every instruction set, and where each one is compiled.
+//! [`Kernel`]: a computation written once for every instruction set; how it is split over threads, and where each one
+//! is compiled.
 
 use crate::error::Result;
 use crate::float::Float;
+use crate::gemm::Gemm;
 use crate::isa::dispatch;
+use crate::ops::activation::{Relu, ReluBackward, Tanh, TanhBackward};
+use crate::ops::clip::{Clamp, ClampBackward};
+use crate::ops::cross_entropy::CrossEntropyRows;
+use crate::ops::divide::{Quotient, QuotientBackward};
+use crate::ops::logsumexp::{LogSumExpBackwardRow, LogSumExpRow};
+use crate::ops::norm::{MaxAbs, SumOfSquares};
+use crate::ops::optimizer::{AdamWStep, SgdStep};
+use crate::ops::scale::{Scale, ScaleSteps};
+use crate::ops::softmax::{LogSoftmaxBackwardRow, LogSoftmaxRow, SoftmaxBackwardRow, SoftmaxRow};
+use crate::ops::sum::{Dot, Sum};
+use crate::rows::Rowwise;
 use crate::simd::Simd;
+use crate::sweep::{Elementwise, Rehearsal};
 
 /// A computation over any instruction set.
 ///
 /// `run` and everything on the way from it to an operation of [`Simd`] is `#[inline(always)]`: code that falls out of
 /// the function that [`Simd::vectorize`] enters loses the CPU's features and runs 2 to 40 times slower.
-pub trait Kernel {
+pub trait Kernel: Sized {
     /// The type that it computes in.
     type Elem: Float;
     /// What it returns.
-    type Output;
+    type Output: Join;
     /// Computes.
     fn run<S: Simd<Self::Elem>>(self, simd: S) -> Self::Output;
+
+    /// How many elements it goes through, each worth about a nanosecond or less.
+    fn work(&self) -> usize {
+        0
+    }
+
+    /// Two kernels that together do the same, with the same bits wherever the cut falls.
+    ///
+    /// # Errors
+    /// The kernel itself, if it cannot be cut.
+    fn halve(self) -> core::result::Result<(Self, Self), Self> {
+        Err(self)
+    }
+}
+
+/// What two halves of a kernel return, put together.
+pub trait Join: Send {
+    /// The output of the first half joined by that of the second.
+    fn join(self, second: Self) -> Self;
+}
+
+impl Join for () {
+    fn join(self, (): Self) {}
+}
+
+/// Whether all is finite.
+impl Join for bool {
+    fn join(self, second: Self) -> Self {
+        self && second
+    }
+}
+
+/// A count.
+impl Join for usize {
+    fn join(self, second: Self) -> Self {
+        self + second
+    }
+}
+
+impl<A: Join, B: Join> Join for (A, B) {
+    fn join(self, second: Self) -> Self {
+        (self.0.join(second.0), self.1.join(second.1))
+    }
+}
+
+/// Runs a kernel on one instruction set; with feature `rayon` over the threads of the caller's pool, if it is large.
+#[inline(always)]
+pub(crate) fn enter<K: Kernel + Send, S: Simd<K::Elem>>(simd: S, kernel: K) -> K::Output {
+    #[cfg(feature = "rayon")]
+    if kernel.work() > threads::GRAIN {
+        return threads::fork(simd, kernel);
+    }
+    simd.vectorize(kernel)
+}
+
+#[cfg(feature = "rayon")]
+mod threads {
+    use super::{Join, Kernel};
+    use crate::simd::Simd;
+
+    /// Work below which a thread costs more than it saves.
+    pub(super) const GRAIN: usize = 1 << 15;
+
+    #[inline(never)]
+    pub(super) fn fork<K: Kernel + Send, S: Simd<K::Elem>>(simd: S, kernel: K) -> K::Output {
+        if kernel.work() <= GRAIN || rayon::current_num_threads() < 2 {
+            return simd.vectorize(kernel);
+        }
+        match kernel.halve() {
+            Ok((first, second)) => {
+                let (first, second) = rayon::join(|| fork(simd, first), || fork(simd, second));
+                first.join(second)
+            }
+            Err(whole) => simd.vectorize(whole),
+        }
+    }
 }
 
 /// A type with a compiled kernel `K`.
@@ -32,20 +122,49 @@ pub(crate) fn launch<K: Kernel<Elem: Runs<K>>>(kernel: K) -> Result<K::Output> {
 /// Compiles each kernel here, for both types: in this crate, so that a dependent neither compiles it again nor runs
 /// it unoptimised in its debug builds.
 macro_rules! compile {
-    ($($kernel:ident),* $(,)?) => {
+    ($($kernel:ty),* $(,)?) => {
         /// The kernels that every [`Float`] has.
-        pub trait Kernels: Sized $(+ for<'a> Runs<$kernel<'a, Self>>)* {}
-        compile!(@ f32 $($kernel)*);
-        compile!(@ f64 $($kernel)*);
+        pub trait Kernels: Sized $(+ for<'a> Runs<$kernel>)* {}
+        compile!(@ f32: $($kernel,)*);
+        compile!(@ f64: $($kernel,)*);
     };
-    (@ $float:ident $($kernel:ident)*) => {
+    (@ $float:ident: $($kernel:ty,)*) => {
         impl Kernels for $float {}
-        $(impl Runs<$kernel<'_, $float>> for $float {
-            fn launch(kernel: $kernel<'_, $float>) -> Result<<$kernel<'_, $float> as Kernel>::Output> {
+        $(impl<'a> Runs<$kernel> for $float {
+            fn launch(kernel: $kernel) -> Result<<$kernel as Kernel>::Output> {
                 dispatch(kernel)
             }
         })*
     };
 }
 
-compile!();
+// Add the kernels of an operation here.
+compile!(
+    CrossEntropyRows<'a, Self>,
+    Dot<'a, Self>,
+    Gemm<'a, Self>,
+    MaxAbs<'a, Self>,
+    Sum<'a, Self>,
+    SumOfSquares<'a, Self>,
+    Elementwise<'a, Self, Clamp<Self>, 0, 1>,
+    Elementwise<'a, Self, ClampBackward<Self>, 2, 1>,
+    Elementwise<'a, Self, Quotient<Self>, 2, 1>,
+    Elementwise<'a, Self, QuotientBackward, 3, 2>,
+    Elementwise<'a, Self, Relu, 1, 1>,
+    Elementwise<'a, Self, ReluBackward, 2, 1>,
+    Elementwise<'a, Self, Scale<Self>, 0, 1>,
+    Elementwise<'a, Self, ScaleSteps<Self>, 0, 1>,
+    Elementwise<'a, Self, Tanh, 1, 1>,
+    Elementwise<'a, Self, TanhBackward, 2, 1>,
+    Elementwise<'a, Self, AdamWStep<Self>, 1, 3>,
+    Elementwise<'a, Self, SgdStep<Self>, 1, 2>,
+    Rehearsal<'a, Self, AdamWStep<Self>, 1, 3>,
+    Rehearsal<'a, Self, Clamp<Self>, 0, 1>,
+    Rehearsal<'a, Self, SgdStep<Self>, 1, 2>,
+    Rowwise<'a, Self, LogSoftmaxRow, 1>,
+    Rowwise<'a, Self, LogSoftmaxBackwardRow, 2>,
+    Rowwise<'a, Self, LogSumExpRow, 1>,
+    Rowwise<'a, Self, LogSumExpBackwardRow, 2>,
+    Rowwise<'a, Self, SoftmaxRow, 1>,
+    Rowwise<'a, Self, SoftmaxBackwardRow, 2>,
+);

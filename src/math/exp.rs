@@ -206,6 +206,24 @@ pub(crate) fn scale<T: Float, S: Simd<T>>(x: Lanes<T, S>, n: Lanes<T, S>) -> Lan
     y * power(last)
 }
 
+/// `(m, n)` with `m 2^n = x`, `1 <= |m| < 2` and `n` integral; 0, Inf and NaN stay as they are, with `n = 0`.
+#[inline(always)]
+pub(crate) fn split_exponent<T: Float, S: Simd<T>>(x: Lanes<T, S>) -> (Lanes<T, S>, Lanes<T, S>) {
+    let (zero, one) = (x.all(T::zero()), x.all(T::one()));
+    let has_none = x.eq(zero) | !(x.abs().lt(x.all(T::infinity())));
+    // A subnormal is taken up first.
+    let is_small = x.abs().lt(x.all(T::min_positive_value()));
+    let up = x.all(T::from(T::FRACTION_BITS + 1).expect("a small integer"));
+    let normal = is_small.select(x * power(up), x);
+    // The exponent field, as the last bits of a number whose units are there.
+    let field = normal.abs().shr(T::FRACTION_BITS) | x.all(T::TO_INTEGER);
+    let bias = T::from(T::BIAS).expect("a small integer");
+    let exponent = field - x.all(T::TO_INTEGER + bias) - is_small.select(up, zero);
+    let exponent_bits = normal.abs().shr(T::FRACTION_BITS).shl(T::FRACTION_BITS);
+    let mantissa = normal.int_sub(exponent_bits).int_add(one);
+    (has_none.select(x, mantissa), has_none.select(zero, exponent))
+}
+
 /// `a m 2^n` for `m` in [1/16, 4) or 0, Inf, NaN: rounded for the product and, if subnormal, once more; no over- or
 /// underflow on the way.
 #[inline(always)]
