@@ -1,6 +1,8 @@
 //! [`Kernel`]: a computation written once for every instruction set; how it is split over threads, and where each one
 //! is compiled.
 
+use alloc::vec::Vec;
+
 use crate::error::Result;
 use crate::float::Float;
 use crate::gemm::Gemm;
@@ -62,16 +64,11 @@ impl Join for bool {
     }
 }
 
-/// A count.
-impl Join for usize {
-    fn join(self, second: Self) -> Self {
-        self + second
-    }
-}
-
-impl<A: Join, B: Join> Join for (A, B) {
-    fn join(self, second: Self) -> Self {
-        (self.0.join(second.0), self.1.join(second.1))
+/// A list.
+impl<T: Send> Join for Vec<T> {
+    fn join(mut self, second: Self) -> Self {
+        self.extend(second);
+        self
     }
 }
 

@@ -86,6 +86,6 @@ pub use view::{MatMut, MatRef};
 /// What this crate's own tests and benchmarks look into; not part of its public interface.
 #[doc(hidden)]
 pub mod internal {
-    pub use crate::kernel::Kernel;
+    pub use crate::kernel::{Join, Kernel};
     pub use crate::simd::*;
 }

@@ -59,7 +59,7 @@ fn two_mul(a: f64, b: f64) -> (f64, f64) {
 fn add_to_odd(a: f64, b: f64) -> f64 {
     let (sum, error) = two_sum(a, b);
     let bits = sum.to_bits();
-    let inexact = error < 0.0 || error > 0.0;
+    let inexact = error.abs() > 0.0; // false for a NaN, which an infinite sum leaves
     let away_from_zero = (error > 0.0) == (sum > 0.0);
     let neighbour = if away_from_zero { bits.wrapping_add(1) } else { bits.wrapping_sub(1) };
     f64::from_bits(if inexact && bits & 1 == 0 { neighbour } else { bits })
