@@ -77,7 +77,7 @@ impl<T: Send> Join for Vec<T> {
 pub(crate) fn enter<K: Kernel + Send, S: Simd<K::Elem>>(simd: S, kernel: K) -> K::Output {
     #[cfg(feature = "rayon")]
     if kernel.work() > threads::GRAIN {
-        return threads::fork(simd, kernel);
+        return threads::fork(simd, kernel, rayon::current_num_threads());
     }
     simd.vectorize(kernel)
 }
@@ -90,14 +90,16 @@ mod threads {
     /// Work below which a thread costs more than it saves.
     pub(super) const GRAIN: usize = 1 << 15;
 
+    /// Runs a kernel in so many pieces.
     #[inline(never)]
-    pub(super) fn fork<K: Kernel + Send, S: Simd<K::Elem>>(simd: S, kernel: K) -> K::Output {
-        if kernel.work() <= GRAIN || rayon::current_num_threads() < 2 {
+    pub(super) fn fork<K: Kernel + Send, S: Simd<K::Elem>>(simd: S, kernel: K, pieces: usize) -> K::Output {
+        if pieces < 2 || kernel.work() <= GRAIN {
             return simd.vectorize(kernel);
         }
         match kernel.halve() {
             Ok((first, second)) => {
-                let (first, second) = rayon::join(|| fork(simd, first), || fork(simd, second));
+                let half = pieces / 2;
+                let (first, second) = rayon::join(|| fork(simd, first, half), || fork(simd, second, pieces - half));
                 first.join(second)
             }
             Err(whole) => simd.vectorize(whole),

@@ -128,6 +128,9 @@ pub(crate) fn apply<'a, T: Float, F: RowFormula<T, N>, const N: usize>(
 where
     T: Runs<Rowwise<'a, T, F, N>>,
 {
+    if output.as_ref().area() == 0 {
+        return Ok(RowsSeen::finite(true)); // rows without elements need no memory: there may be any number of them
+    }
     launch(Rowwise { formula, inputs, output })
 }
 
