@@ -11,7 +11,7 @@ use crate::ops::activation::{Relu, ReluBackward, Tanh, TanhBackward};
 use crate::ops::clip::{Clamp, ClampBackward};
 use crate::ops::cross_entropy::CrossEntropyRows;
 use crate::ops::divide::{Quotient, QuotientBackward};
-use crate::ops::logsumexp::{LogSumExpBackwardRow, LogSumExpRow};
+use crate::ops::logsumexp::LogSumExpRow;
 use crate::ops::norm::{MaxAbs, SumOfSquares};
 use crate::ops::optimizer::{AdamWStep, SgdStep};
 use crate::ops::scale::{Scale, ScaleSteps};
@@ -163,7 +163,6 @@ compile!(
     Rowwise<'a, Self, LogSoftmaxRow, 1>,
     Rowwise<'a, Self, LogSoftmaxBackwardRow, 2>,
     Rowwise<'a, Self, LogSumExpRow, 1>,
-    Rowwise<'a, Self, LogSumExpBackwardRow, 2>,
-    Rowwise<'a, Self, SoftmaxRow, 1>,
+    Rowwise<'a, Self, SoftmaxRow, 2>,
     Rowwise<'a, Self, SoftmaxBackwardRow, 2>,
 );
