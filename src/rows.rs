@@ -224,7 +224,7 @@ pub(crate) fn row_exp<T: Float, S: Simd<T>>(simd: S, x: &[T], y: &mut [T]) -> Ro
             for (k, (term, x)) in terms.iter_mut().zip(x).enumerate() {
                 let is_max = x.eq(x.all(max));
                 let (difference, error) = below_max(x, max);
-                let e = math::exp_of_sum(difference, error);
+                let e = math::exp_of_difference(difference, error);
                 count = count.int_add(is_max.select(unit, zero));
                 *term = is_max.select(zero, e);
                 if let Some(block) = y_blocks.get_mut(first + k) {
