@@ -157,19 +157,20 @@ where
     Avx2: Simd<K::Elem>,
     Avx512: Simd<K::Elem>,
 {
-    let isa = Isa::active()?;
-    #[cfg(target_arch = "x86_64")]
-    {
-        if isa == Isa::Avx512
-            && let Some(simd) = Avx512::detect()
-        {
-            return Ok(enter(simd, kernel));
+    match Isa::active()? {
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx512 => {
+            if let Some(simd) = Avx512::detect() {
+                return Ok(enter(simd, kernel));
+            }
         }
-        if isa == Isa::Avx2
-            && let Some(simd) = Avx2::detect()
-        {
-            return Ok(enter(simd, kernel));
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx2 => {
+            if let Some(simd) = Avx2::detect() {
+                return Ok(enter(simd, kernel));
+            }
         }
+        _ => {}
     }
     Ok(enter(Baseline, kernel))
 }

@@ -1,6 +1,8 @@
 //! [`Kernel`]: a computation written once for every instruction set; how it is split over threads, and where each one
 //! is compiled.
 
+use alloc::vec::Vec;
+
 use crate::error::Result;
 use crate::float::Float;
 use crate::gemm::Gemm;
@@ -9,7 +11,7 @@ use crate::ops::activation::{Relu, ReluBackward, Tanh, TanhBackward};
 use crate::ops::clip::{Clamp, ClampBackward};
 use crate::ops::cross_entropy::CrossEntropyRows;
 use crate::ops::divide::{Quotient, QuotientBackward};
-use crate::ops::logsumexp::{LogSumExpBackwardRow, LogSumExpRow};
+use crate::ops::logsumexp::LogSumExpRow;
 use crate::ops::norm::{MaxAbs, SumOfSquares};
 use crate::ops::optimizer::{AdamWStep, SgdStep};
 use crate::ops::scale::{Scale, ScaleSteps};
@@ -62,16 +64,11 @@ impl Join for bool {
     }
 }
 
-/// A count.
-impl Join for usize {
-    fn join(self, second: Self) -> Self {
-        self + second
-    }
-}
-
-impl<A: Join, B: Join> Join for (A, B) {
-    fn join(self, second: Self) -> Self {
-        (self.0.join(second.0), self.1.join(second.1))
+/// A list.
+impl<T: Send> Join for Vec<T> {
+    fn join(mut self, second: Self) -> Self {
+        self.extend(second);
+        self
     }
 }
 
@@ -80,7 +77,7 @@ impl<A: Join, B: Join> Join for (A, B) {
 pub(crate) fn enter<K: Kernel + Send, S: Simd<K::Elem>>(simd: S, kernel: K) -> K::Output {
     #[cfg(feature = "rayon")]
     if kernel.work() > threads::GRAIN {
-        return threads::fork(simd, kernel);
+        return threads::fork(simd, kernel, rayon::current_num_threads());
     }
     simd.vectorize(kernel)
 }
@@ -93,14 +90,16 @@ mod threads {
     /// Work below which a thread costs more than it saves.
     pub(super) const GRAIN: usize = 1 << 15;
 
+    /// Runs a kernel in so many pieces.
     #[inline(never)]
-    pub(super) fn fork<K: Kernel + Send, S: Simd<K::Elem>>(simd: S, kernel: K) -> K::Output {
-        if kernel.work() <= GRAIN || rayon::current_num_threads() < 2 {
+    pub(super) fn fork<K: Kernel + Send, S: Simd<K::Elem>>(simd: S, kernel: K, pieces: usize) -> K::Output {
+        if pieces < 2 || kernel.work() <= GRAIN {
             return simd.vectorize(kernel);
         }
         match kernel.halve() {
             Ok((first, second)) => {
-                let (first, second) = rayon::join(|| fork(simd, first), || fork(simd, second));
+                let half = pieces / 2;
+                let (first, second) = rayon::join(|| fork(simd, first, half), || fork(simd, second, pieces - half));
                 first.join(second)
             }
             Err(whole) => simd.vectorize(whole),
@@ -164,7 +163,6 @@ compile!(
     Rowwise<'a, Self, LogSoftmaxRow, 1>,
     Rowwise<'a, Self, LogSoftmaxBackwardRow, 2>,
     Rowwise<'a, Self, LogSumExpRow, 1>,
-    Rowwise<'a, Self, LogSumExpBackwardRow, 2>,
-    Rowwise<'a, Self, SoftmaxRow, 1>,
+    Rowwise<'a, Self, SoftmaxRow, 2>,
     Rowwise<'a, Self, SoftmaxBackwardRow, 2>,
 );

@@ -1,4 +1,61 @@
-//! nanproof
+//! SIMD numerics kernels for machine learning that do not turn a training run into NaN, and that say exactly where it
+//! happened when the data does.
+//!
+//! # The promises
+//!
+//! 1. **Nothing avoidable.** Finite operands whose true result is representable give that result, within the documented
+//!    error: no NaN, no infinity and no wrong 0 made by an intermediate step, in gradients as in values.
+//! 2. **Nothing swallowed.** A NaN in an operand that is read reaches the result and the report.
+//! 3. **Nothing read that does not count.** What lies behind a structural zero (`beta = 0`, an ignored target, a branch
+//!    not taken) changes nothing and raises nothing.
+//! 4. **Always checked.** Every call says whether what it wrote is finite, and if not, where and why: [`NonFinite`].
+//! 5. **The same bits everywhere.** A result depends on the operands alone: not on the instruction set, the number of
+//!    threads, the alignment, the strides, or the rest of the batch.
+//! 6. **Known error.** Each function documents its largest error, and a test measures it.
+//!
+//! # A first call
+//!
+//! ```
+//! use nanproof::{CrossEntropy, MatMut, MatRef, cross_entropy_with_gradient, matmul};
+//!
+//! let (x, w) = ([1.0_f32, -2.0, 0.5, 3.0], [0.1, 0.2, -0.3, 0.4]);
+//! let (mut logits, mut gradient) = ([0.0; 4], [0.0; 4]);
+//! matmul(MatRef::new(&x, 2, 2)?, MatRef::new(&w, 2, 2)?, MatMut::new(&mut logits, 2, 2)?)?;
+//!
+//! let logits = MatRef::new(&logits, 2, 2)?;
+//! let loss = cross_entropy_with_gradient(CrossEntropy::default(), logits, &[0, 1], MatMut::new(&mut gradient, 2, 2)?)?;
+//! assert!(loss.value < 0.7);
+//! # Ok::<(), nanproof::Error>(())
+//! ```
+//!
+//! # The map
+//!
+//! | to compute | forward | gradient |
+//! |---|---|---|
+//! | a matrix product | [`matmul`], [`matmul_with`] | [`matmul_backward`] |
+//! | probabilities from logits | [`softmax`], [`log_softmax`] | [`softmax_backward`], [`log_softmax_backward`] |
+//! | a log-sum-exp | [`logsumexp`] | [`logsumexp_backward`] |
+//! | a classification loss | [`cross_entropy`] | [`cross_entropy_backward`], [`cross_entropy_with_gradient`] |
+//! | a quotient, safe at 0 | [`safe_div`] | [`safe_div_backward`] |
+//! | sums and norms | [`sum`], [`dot`], [`l2_norm`] | [`sum_backward`], [`dot_backward`], [`l2_norm_backward`] |
+//! | activations | [`relu`], [`tanh`] | [`relu_backward`], [`tanh_backward`] |
+//! | bounded gradients | [`clip_by_value`], [`clip_by_norm`], [`clip_by_global_norm`] | [`clip_by_value_backward`] |
+//! | a step of training | [`Sgd`], [`AdamW`] | |
+//!
+//! Functions named `_with` take options; `_backward` takes what the forward function saved, the upstream gradient, and
+//! the place of the result, in this order. Results go to slices and views of the caller: nothing large is allocated.
+//!
+//! # Errors
+//!
+//! Every function returns a [`Result`]. A wrong shape or argument is found before anything is written. On
+//! [`Error::NonFinite`] the results are written by the rules of IEEE 754, except in place, where the operand is left as
+//! it was.
+//!
+//! # Features
+//!
+//! - `std` (default): detection of the CPU's instruction sets at run time, and `NANPROOF_ISA`. Without it the crate needs
+//!   `alloc` alone.
+//! - `rayon`: large calls are split over the threads of the caller's current rayon pool, with the same bits.
 #![cfg_attr(not(feature = "std"), no_std)]
 
 extern crate alloc;
@@ -31,6 +88,6 @@ pub use view::{MatMut, MatRef};
 /// What this crate's own tests and benchmarks look into; not part of its public interface.
 #[doc(hidden)]
 pub mod internal {
-    pub use crate::kernel::Kernel;
+    pub use crate::kernel::{Join, Kernel};
     pub use crate::simd::*;
 }

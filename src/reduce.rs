@@ -80,20 +80,21 @@ impl<T: Float, S: Simd<T>> Accumulator<T, S> {
         joined
     }
 
-    /// The sum over the lanes, halves added to halves.
+    /// The sum over the lanes: the upper half is added to the lower one until one lane is left.
     #[inline(always)]
     pub(crate) fn total(self) -> TwoTerm<T> {
-        let (sums, errors) = (self.sum.store(), self.error.store());
-        fn tree<T: Float>(sums: &[T], errors: &[T]) -> TwoTerm<T> {
-            match (sums, errors) {
-                (&[sum], &[error]) => TwoTerm { sum, error },
-                _ => {
-                    let half = sums.len() / 2;
-                    tree(&sums[..half], &errors[..half]).join(tree(&sums[half..], &errors[half..]))
-                }
+        let (mut sums, mut errors) = (self.sum.store(), self.error.store());
+        let (sums, errors) = (sums.as_mut(), errors.as_mut());
+        let mut half = T::LANES / 2;
+        while half > 0 {
+            for i in 0..half {
+                let joined = TwoTerm { sum: sums[i], error: errors[i] }
+                    .join(TwoTerm { sum: sums[i + half], error: errors[i + half] });
+                (sums[i], errors[i]) = (joined.sum, joined.error);
             }
+            half /= 2;
         }
-        tree(sums.as_ref(), errors.as_ref())
+        TwoTerm { sum: sums[0], error: errors[0] }
     }
 }
 

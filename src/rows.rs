@@ -64,8 +64,6 @@ pub struct RowsSeen {
 }
 
 impl RowsSeen {
-    pub(crate) const EMPTY_ROW: Self = Self { finite: true, empty: 1 };
-
     pub(crate) fn finite(finite: bool) -> Self {
         Self { finite, empty: 0 }
     }
@@ -128,6 +126,9 @@ pub(crate) fn apply<'a, T: Float, F: RowFormula<T, N>, const N: usize>(
 where
     T: Runs<Rowwise<'a, T, F, N>>,
 {
+    if output.as_ref().area() == 0 {
+        return Ok(RowsSeen::finite(true)); // rows without elements need no memory: there may be any number of them
+    }
     launch(Rowwise { formula, inputs, output })
 }
 
@@ -186,13 +187,12 @@ pub(crate) fn below_max<T: Float, S: Simd<T>>(x: Lanes<T, S>, max: T) -> (Lanes<
     x.two_sum(x.all(-max))
 }
 
-/// Goes through a row once for the maximum and once for the sum, and hands `exp(x - max)` to `sink`, block by block
-/// with the number of the block.
+/// Goes through a row once for the maximum and once for the sum, and writes `exp(x - max)` to `y`, if that is not empty.
 ///
 /// The largest entries count as 1 without a subtraction, so `+inf` beside finite entries takes the whole weight. A NaN
 /// is passed over by the maximum and met again in the sum.
 #[inline(always)]
-pub(crate) fn row_sum<T: Float, S: Simd<T>>(simd: S, x: &[T], mut sink: impl FnMut(usize, Lanes<T, S>)) -> RowSum<T> {
+pub(crate) fn row_exp<T: Float, S: Simd<T>>(simd: S, x: &[T], y: &mut [T]) -> RowSum<T> {
     let lowest = T::neg_infinity();
     let mut chains = [Lanes::splat(simd, lowest); GROUP];
     each_group(
@@ -210,6 +210,7 @@ pub(crate) fn row_sum<T: Float, S: Simd<T>>(simd: S, x: &[T], mut sink: impl FnM
     let largest = a.larger(b).larger(c.larger(d));
     let max = largest.store().as_ref().iter().fold(lowest, |max, &x| if max < x { x } else { max });
 
+    let (y_blocks, y_tail) = T::blocks_mut(y);
     let (zero, one, unit) = (Lanes::zero(simd), Lanes::splat(simd, T::one()), Lanes::splat(simd, T::from_bits(1)));
     let mut rest = Accumulator::new(simd);
     let mut count = zero;
@@ -226,7 +227,11 @@ pub(crate) fn row_sum<T: Float, S: Simd<T>>(simd: S, x: &[T], mut sink: impl FnM
                 let e = math::exp_of_sum(difference, error);
                 count = count.int_add(is_max.select(unit, zero));
                 *term = is_max.select(zero, e);
-                sink(first + k, is_max.select(one, e));
+                if let Some(block) = y_blocks.get_mut(first + k) {
+                    *block = is_max.select(one, e).store();
+                } else if first + k == y_blocks.len() {
+                    store_tail(is_max.select(one, e), y_tail);
+                }
             }
             let [a, b, c, d] = terms;
             rest.add((a + b) + (c + d));
@@ -236,24 +241,6 @@ pub(crate) fn row_sum<T: Float, S: Simd<T>>(simd: S, x: &[T], mut sink: impl FnM
     let ones = T::from(count.saturating_sub(1)).unwrap_or_else(T::max_value);
     let rest = rest.total().join(TwoTerm { sum: ones, error: T::zero() });
     RowSum { max, rest, unique: count == 1 }
-}
-
-/// [`row_sum`] with `exp(x - max)` written to `y`.
-#[inline(always)]
-pub(crate) fn row_exp<T: Float, S: Simd<T>>(simd: S, x: &[T], y: &mut [T]) -> RowSum<T> {
-    let (blocks, tail) = T::blocks_mut(y);
-    row_sum(
-        simd,
-        x,
-        #[inline(always)]
-        |i, e| {
-            if let Some(block) = blocks.get_mut(i) {
-                *block = e.store();
-            } else if i == blocks.len() {
-                store_tail(e, tail);
-            }
-        },
-    )
 }
 
 /// Turns `exp(x - max)` in `y` into `factor * softmax(x)`.

@@ -26,8 +26,8 @@ pub use baseline::{Baseline as Avx2, Baseline as Avx512};
 
 /// One CPU's arithmetic on a block of `T`. Values of an implementing type prove that the CPU has the instructions.
 ///
-/// There is no `min`, `max`, `round` and no reciprocal estimate: CPUs differ in them. [`Lanes`](crate::lanes::Lanes)
-/// builds what is needed from the operations here, once for all.
+/// There is no `min`, `max`, `round` and no reciprocal estimate: CPUs differ in them. `Lanes` builds
+/// what is needed from the operations here, once for all.
 pub trait Simd<T: Float>: Copy + Debug + Send + Sync {
     /// A block in registers.
     type Vector: Copy + Debug;

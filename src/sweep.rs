@@ -139,26 +139,30 @@ pub(crate) fn each_group<T: Float, S: Simd<T>>(
     mut f: impl FnMut(usize, [Lanes<T, S>; GROUP]),
 ) {
     let (blocks, tail) = T::blocks(x);
-    let (groups, rest) = blocks.as_chunks::<GROUP>();
-    for (i, group) in groups.iter().enumerate() {
-        f(
-            i * GROUP,
-            group.each_ref().map(
+    let count = blocks.len() + usize::from(!tail.is_empty());
+    for first in (0..count).step_by(GROUP) {
+        // One call for whole groups and the last one: its body is long.
+        let group = match blocks[first..].first_chunk::<GROUP>() {
+            Some(group) => group.each_ref().map(
                 #[inline(always)]
                 |block| Lanes::load(simd, block),
             ),
-        );
+            None => load_last_group(simd, &blocks[first..], tail, fill),
+        };
+        f(first, group);
     }
-    if !rest.is_empty() || !tail.is_empty() {
-        let mut last = [Lanes::splat(simd, fill); GROUP];
-        for (lanes, block) in last.iter_mut().zip(rest) {
-            *lanes = Lanes::load(simd, block);
-        }
-        if !tail.is_empty() {
-            last[rest.len()] = load_tail(simd, tail, fill);
-        }
-        f(groups.len() * GROUP, last);
+}
+
+#[inline(always)]
+fn load_last_group<T: Float, S: Simd<T>>(simd: S, blocks: &[T::Block], tail: &[T], fill: T) -> [Lanes<T, S>; GROUP] {
+    let mut group = [Lanes::splat(simd, fill); GROUP];
+    for (lanes, block) in group.iter_mut().zip(blocks) {
+        *lanes = Lanes::load(simd, block);
     }
+    if !tail.is_empty() {
+        group[blocks.len()] = load_tail(simd, tail, fill);
+    }
+    group
 }
 
 /// A formula that is applied to the elements of `N` slices, and changes those of `M`.

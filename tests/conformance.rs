@@ -208,19 +208,14 @@ macro_rules! check {
             specials.iter().copied().filter(|x| *x == 0.0 || (1e-9..1e9).contains(&x.abs())).collect();
         let cases = [triples(&specials), triples(&mild), random_cases()].concat();
         let check = Check(&cases);
-        let mut ran = vec![Isa::Baseline];
-        Baseline.vectorize(check);
-        #[cfg(target_arch = "x86_64")]
-        {
-            if let Some(simd) = Avx2::detect() {
-                simd.vectorize(check);
-                ran.push(Isa::Avx2);
-            }
-            if let Some(simd) = Avx512::detect() {
-                simd.vectorize(check);
-                ran.push(Isa::Avx512);
-            }
-        }
+        let ran = [
+            Some(Baseline).map(|simd| (simd.vectorize(check), Isa::Baseline)),
+            #[cfg(target_arch = "x86_64")]
+            Avx2::detect().map(|simd| (simd.vectorize(check), Isa::Avx2)),
+            #[cfg(target_arch = "x86_64")]
+            Avx512::detect().map(|simd| (simd.vectorize(check), Isa::Avx512)),
+        ];
+        let ran: Vec<Isa> = ran.into_iter().flatten().map(|(_, isa)| isa).collect();
         assert_eq!(ran, Isa::available(), "every instruction set of this CPU is checked");
     }};
 }

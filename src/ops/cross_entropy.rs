@@ -8,7 +8,7 @@ use crate::finite::{Index, Operand, Origin, diagnose, overflow_or_invalid};
 use crate::float::Float;
 use crate::kernel::{Join, Kernel, launch};
 use crate::reduce::TwoTerm;
-use crate::rows::{RowSum, each_row, row_exp, row_normalize, row_sum};
+use crate::rows::{RowSum, each_row, row_exp, row_normalize};
 use crate::scaled::WideSum;
 use crate::simd::Simd;
 use crate::view::{MatMut, MatRef};
@@ -248,16 +248,7 @@ impl<T: Float> Kernel for CrossEntropyRows<'_, T> {
                     return dx.fill(T::zero());
                 }
                 let target = target as usize;
-                let row = if dx.is_empty() {
-                    row_sum(
-                        simd,
-                        x,
-                        #[inline(always)]
-                        |_, _| (),
-                    )
-                } else {
-                    row_exp(simd, x, dx)
-                };
+                let row = row_exp(simd, x, dx);
                 self.losses[i] = row_loss(row, row.log(simd), x[target]);
                 finite &= row.is_plain() && self.losses[i].is_finite();
                 if !dx.is_empty() {

@@ -1,9 +1,10 @@
 //! Log-sum-exp along the rows of a matrix, and its gradient.
 
+use super::softmax::{Softmax, SoftmaxRow};
 use crate::error::{Result, check_len, check_shape};
 use crate::finite::{Operand, diagnose, overflow_or_invalid};
 use crate::float::Float;
-use crate::rows::{RowFormula, RowsSeen, apply, row_exp, row_normalize, row_sum};
+use crate::rows::{RowFormula, RowsSeen, apply, row_exp};
 use crate::simd::Simd;
 use crate::view::{MatMut, MatRef};
 
@@ -61,7 +62,8 @@ pub fn logsumexp_backward<T: Float>(x: MatRef<'_, T>, dy: &[T], mut dx: MatMut<'
     const NAME: &str = "logsumexp_backward";
     check_len(NAME, "dy", dy.len(), x.rows(), "the number of rows of x")?;
     check_shape(NAME, "dx", dx.shape(), x.shape(), "the shape of x")?;
-    if apply(LogSumExpBackwardRow, [x, MatRef::new(dy, x.rows(), 1)?], dx.reborrow())?.finite {
+    let weighted = SoftmaxRow { options: Softmax::default() };
+    if apply(weighted, [x, MatRef::new(dy, x.rows(), 1)?], dx.reborrow())?.finite {
         return Ok(());
     }
     let inputs = [Operand::matrix("x", x).overlook(|_, x| x == T::neg_infinity()), Operand::slice("dy", dy)];
@@ -77,33 +79,9 @@ impl<T: Float> RowFormula<T, 1> for LogSumExpRow {
 
     #[inline(always)]
     fn apply<S: Simd<T>>(self, simd: S, [x]: [&[T]; 1], y: &mut [T]) -> RowsSeen {
-        let row = row_sum(
-            simd,
-            x,
-            #[inline(always)]
-            |_, _| (),
-        );
+        let row = row_exp(simd, x, &mut []);
         let result = row.max + row.log(simd);
         y.fill(result);
         RowsSeen::finite(result.is_finite() || row.is_empty())
-    }
-}
-
-/// `dy exp(x) / sum(exp(x))`.
-#[derive(Clone, Copy, Debug)]
-pub struct LogSumExpBackwardRow;
-
-impl<T: Float> RowFormula<T, 2> for LogSumExpBackwardRow {
-    const WORK: usize = 4;
-
-    #[inline(always)]
-    fn apply<S: Simd<T>>(self, simd: S, [x, dy]: [&[T]; 2], dx: &mut [T]) -> RowsSeen {
-        let row = row_exp(simd, x, dx);
-        if row.is_empty() {
-            dx.fill(T::zero());
-            return RowsSeen::EMPTY_ROW;
-        }
-        row_normalize(simd, x, row, dy[0], dx);
-        RowsSeen::finite(row.is_plain() && dy[0].is_finite())
     }
 }

@@ -139,6 +139,9 @@ fn product<T: Float>(
             return Err(Error::Argument { operation, argument, problem: "is not finite" });
         }
     }
+    if c.as_ref().area() == 0 {
+        return Ok(());
+    }
     // Where there is an old C to add to, the copy of it that a rescue needs is kept small.
     let side = if beta.is_zero() { usize::MAX } else { COPY_SIDE };
     let mut finite = true;

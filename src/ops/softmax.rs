@@ -6,7 +6,7 @@ use crate::float::Float;
 use crate::lanes::Lanes;
 use crate::math;
 use crate::reduce::sum_terms;
-use crate::rows::{RowFormula, RowsSeen, apply, row_exp, row_normalize, row_sum};
+use crate::rows::{RowFormula, RowsSeen, apply, row_exp, row_normalize};
 use crate::scaled::power;
 use crate::simd::Simd;
 use crate::sweep::sweep;
@@ -82,7 +82,8 @@ pub fn softmax<T: Float>(x: MatRef<'_, T>, y: MatMut<'_, T>) -> Result<usize> {
 /// ```
 pub fn softmax_with<T: Float>(options: Softmax, x: MatRef<'_, T>, y: MatMut<'_, T>) -> Result<usize> {
     check_shape("softmax", "y", y.shape(), x.shape(), "the shape of x")?;
-    let seen = apply(SoftmaxRow { options }, [x], y)?;
+    let one = [T::one()];
+    let seen = apply(SoftmaxRow { options }, [x, MatRef::with_strides(&one, x.rows(), 1, 0, 1)?], y)?;
     if !seen.finite {
         diagnose("softmax", [Operand::matrix("x", x).overlook(is_masked)], [], overflow_or_invalid)?;
     }
@@ -185,27 +186,28 @@ fn is_masked<T: Float>(_: Index, x: T) -> bool {
     x == T::neg_infinity()
 }
 
-/// `exp(x) / sum(exp(x))`.
+/// `factor exp(x) / sum(exp(x))`, with a factor for each row.
 #[derive(Clone, Copy, Debug)]
 pub struct SoftmaxRow {
-    options: Softmax,
+    pub(crate) options: Softmax,
 }
 
-impl<T: Float> RowFormula<T, 1> for SoftmaxRow {
+impl<T: Float> RowFormula<T, 2> for SoftmaxRow {
     const WORK: usize = 4;
 
     #[inline(always)]
-    fn apply<S: Simd<T>>(self, simd: S, [x]: [&[T]; 1], y: &mut [T]) -> RowsSeen {
+    fn apply<S: Simd<T>>(self, simd: S, [x, factor]: [&[T]; 2], y: &mut [T]) -> RowsSeen {
+        let factor = factor[0];
         let row = row_exp(simd, x, y);
         if row.is_empty() {
             y.fill(match self.options.empty {
                 EmptyRow::Zeros => T::zero(),
-                EmptyRow::Uniform => T::one() / T::from(x.len()).unwrap_or_else(T::max_value),
+                EmptyRow::Uniform => factor / T::from(x.len()).unwrap_or_else(T::max_value),
             });
-            return RowsSeen::EMPTY_ROW;
+            return RowsSeen { finite: factor.is_finite(), empty: 1 };
         }
-        row_normalize(simd, x, row, T::one(), y);
-        RowsSeen::finite(row.is_plain())
+        row_normalize(simd, x, row, factor, y);
+        RowsSeen { finite: row.is_plain() && factor.is_finite(), empty: 0 }
     }
 }
 
@@ -219,7 +221,10 @@ impl<T: Float> RowFormula<T, 2> for SoftmaxBackwardRow {
     #[inline(always)]
     fn apply<S: Simd<T>>(self, simd: S, [p, dp]: [&[T]; 2], dx: &mut [T]) -> RowsSeen {
         // The difference dp - sum may overflow though p times it does not: then once more, scaled.
-        RowsSeen::finite(softmax_gradient(simd, p, dp, dx, T::one()) || softmax_gradient(simd, p, dp, dx, power(-2)))
+        RowsSeen::finite([0, 2].into_iter().any(
+            #[inline(always)]
+            |shift| softmax_gradient(simd, p, dp, dx, power(-shift)),
+        ))
     }
 }
 
@@ -262,15 +267,10 @@ impl<T: Float> RowFormula<T, 1> for LogSoftmaxRow {
 
     #[inline(always)]
     fn apply<S: Simd<T>>(self, simd: S, [x]: [&[T]; 1], y: &mut [T]) -> RowsSeen {
-        let row = row_sum(
-            simd,
-            x,
-            #[inline(always)]
-            |_, _| (),
-        );
+        let row = row_exp(simd, x, &mut []);
         if row.is_empty() {
             y.fill(T::neg_infinity());
-            return RowsSeen::EMPTY_ROW;
+            return RowsSeen { finite: true, empty: 1 };
         }
         let (zero, lowest) = (Lanes::zero(simd), Lanes::splat(simd, T::neg_infinity()));
         let (max, log) = (Lanes::splat(simd, row.max), Lanes::splat(simd, row.log(simd)));
@@ -300,17 +300,19 @@ impl<T: Float> RowFormula<T, 2> for LogSoftmaxBackwardRow {
     #[inline(always)]
     fn apply<S: Simd<T>>(self, simd: S, [y, dy]: [&[T]; 2], dx: &mut [T]) -> RowsSeen {
         // The sum of dy may overflow though its product with a small exp(y) does not: then once more, scaled.
-        RowsSeen::finite(
-            log_softmax_gradient(simd, y, dy, dx, T::one()) || log_softmax_gradient(simd, y, dy, dx, power(-64)),
-        )
+        RowsSeen::finite([0, 64].into_iter().any(
+            #[inline(always)]
+            |shift| log_softmax_gradient(simd, y, dy, dx, shift),
+        ))
     }
 }
 
-/// One row of the gradient of log-softmax, with `dy` taken times a power of two on the way.
+/// One row of the gradient of log-softmax, with the sum of `dy` taken times `2^-shift`; whether it is finite.
 #[inline(always)]
-fn log_softmax_gradient<T: Float, S: Simd<T>>(simd: S, y: &[T], dy: &[T], dx: &mut [T], scale: T) -> bool {
+fn log_softmax_gradient<T: Float, S: Simd<T>>(simd: S, y: &[T], dy: &[T], dx: &mut [T], shift: i32) -> bool {
     let (zero, lowest) = (Lanes::zero(simd), Lanes::splat(simd, T::neg_infinity()));
-    let (scale, unscale) = (Lanes::splat(simd, scale), Lanes::splat(simd, T::one() / scale));
+    let scale = Lanes::splat(simd, power(-shift));
+    let shift = Lanes::splat(simd, T::from(shift).unwrap_or_else(T::zero));
     let sum = sum_terms(
         simd,
         [y, dy],
@@ -327,7 +329,7 @@ fn log_softmax_gradient<T: Float, S: Simd<T>>(simd: S, y: &[T], dy: &[T], dx: &m
         |[y, dy], [_]| {
             // A large sum may lift the product out of the range in which exp(y) alone underflows.
             let (e, exponent) = math::exp_parts(y, zero);
-            let result = (dy * scale - math::scaled_product(sum, e, exponent)) * unscale;
+            let result = dy - math::scaled_product(sum, e, exponent + shift);
             let result = y.eq(lowest).select(zero, result);
             watch.see(result);
             [result]

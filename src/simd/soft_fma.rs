@@ -6,7 +6,7 @@
 //! using rounding to odd", IEEE Transactions on Computers 57(4), 2008.
 
 /// `a * b + c` in each lane.
-#[inline]
+#[inline(never)] // hundreds of instructions, at every multiply-add of every kernel
 pub(super) fn block_fma_f32(a: &[f32; 16], b: &[f32; 16], c: &[f32; 16]) -> [f32; 16] {
     core::array::from_fn(|i| {
         #[expect(clippy::cast_possible_truncation, reason = "the one rounding")]
@@ -16,7 +16,7 @@ pub(super) fn block_fma_f32(a: &[f32; 16], b: &[f32; 16], c: &[f32; 16]) -> [f32
 }
 
 /// `a * b + c` in each lane.
-#[inline]
+#[inline(never)] // hundreds of instructions, at every multiply-add of every kernel
 pub(super) fn block_fma_f64(a: &[f64; 8], b: &[f64; 8], c: &[f64; 8]) -> [f64; 8] {
     let factors_tame = a.iter().chain(b).all(|&x| is_tame(x, 400));
     if factors_tame && c.iter().all(|&x| is_tame(x, 900)) {
@@ -59,7 +59,7 @@ fn two_mul(a: f64, b: f64) -> (f64, f64) {
 fn add_to_odd(a: f64, b: f64) -> f64 {
     let (sum, error) = two_sum(a, b);
     let bits = sum.to_bits();
-    let inexact = error < 0.0 || error > 0.0;
+    let inexact = error.abs() > 0.0; // false for a NaN, which an infinite sum leaves
     let away_from_zero = (error > 0.0) == (sum > 0.0);
     let neighbour = if away_from_zero { bits.wrapping_add(1) } else { bits.wrapping_sub(1) };
     f64::from_bits(if inexact && bits & 1 == 0 { neighbour } else { bits })
