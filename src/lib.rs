@@ -76,6 +76,8 @@ mod simd;
 mod sweep;
 mod view;
 
+pub mod reference;
+
 pub use error::{Error, Result, Shape};
 pub use finite::{Class, Counts, Index, NonFinite, Origin};
 pub use float::Float;

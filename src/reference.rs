@@ -1,0 +1,741 @@
+//! What the operations should give: the definitions, slow and plain, in arithmetic that is wider than that of the
+//! kernels. For tests, of this crate and of others; written from the formulas and not from the kernels.
+//!
+//! Results are [`Wide`] numbers, of 100 bits and more, so that errors of `f64` kernels can be told to a fraction of a
+//! unit in the last place. Sums of products are exact until they are rounded to such a number.
+
+use alloc::vec;
+use alloc::vec::Vec;
+use core::cmp::Ordering;
+use core::ops::{Add, Div, Mul, Neg, Sub};
+
+use crate::float::Float;
+use crate::ops::{CrossEntropy, Reduction};
+use crate::view::MatRef;
+
+/// A number of more than 100 bits with an exponent of its own: nothing over- or underflows on the way to it.
+///
+/// ```
+/// use nanproof::reference::Wide;
+///
+/// let square = Wide::new(1e300_f64) * Wide::new(1e300);
+/// assert_eq!(square.to_f64(), f64::INFINITY);
+/// assert_eq!((square / Wide::new(1e300)).to_f64(), 1e300);
+/// ```
+#[derive(Clone, Copy, Debug)]
+pub struct Wide {
+    /// Between 1 and 2 in magnitude, or zero, infinite or NaN.
+    high: f64,
+    /// What the first number lacks.
+    low: f64,
+    /// The power of two that both are multiplied by.
+    exponent: i64,
+}
+
+impl Wide {
+    /// A number as it is.
+    ///
+    /// ```
+    /// assert_eq!(nanproof::reference::Wide::new(0.1_f32).to_f64(), f64::from(0.1_f32));
+    /// ```
+    #[must_use]
+    pub fn new<T: Float>(x: T) -> Self {
+        let x = to_f64(x);
+        if x != 0.0 && x.abs() < f64::MIN_POSITIVE {
+            return Self::normalized(x * power(64), 0.0, -64);
+        }
+        Self::normalized(x, 0.0, 0)
+    }
+
+    /// The nearest `f64`, but for the second rounding of subnormal numbers.
+    ///
+    /// ```
+    /// assert_eq!(nanproof::reference::Wide::new(0.5_f64).to_f64(), 0.5);
+    /// ```
+    #[must_use]
+    pub fn to_f64(self) -> f64 {
+        let x = self.high + self.low;
+        match self.exponent {
+            -1000..=1000 => x * power(self.exponent),
+            ..-1000 => x * power(-1000) * power((self.exponent + 1000).max(-1000)),
+            1001.. => x * power(1000) * power((self.exponent - 1000).min(1000)),
+        }
+    }
+
+    /// The magnitude.
+    ///
+    /// ```
+    /// assert_eq!(nanproof::reference::Wide::new(-0.5_f64).abs().to_f64(), 0.5);
+    /// ```
+    #[must_use]
+    pub fn abs(self) -> Self {
+        if self.high < 0.0 { -self } else { self }
+    }
+
+    /// The square root.
+    ///
+    /// ```
+    /// assert_eq!(nanproof::reference::Wide::new(6.25_f64).sqrt().to_f64(), 2.5);
+    /// ```
+    #[must_use]
+    pub fn sqrt(self) -> Self {
+        if self.is_zero() || !self.is_finite() {
+            return Self::new(num_traits::Float::sqrt(self.high));
+        }
+        // An even exponent, and then one step of Newton's method.
+        let odd = self.exponent.rem_euclid(2);
+        let x = Self { exponent: odd, ..self };
+        let start = Self::new(num_traits::Float::sqrt(x.to_f64()));
+        let root = start + (x - start * start) / (start + start);
+        Self { exponent: root.exponent + (self.exponent - odd) / 2, ..root }
+    }
+
+    /// The exponential.
+    ///
+    /// ```
+    /// assert_eq!(nanproof::reference::Wide::new(1.0_f64).exp().to_f64(), std::f64::consts::E);
+    /// ```
+    #[must_use]
+    pub fn exp(self) -> Self {
+        match self.size() {
+            Size::Usual => {
+                let (series, exponent) = self.reduced_exp_m1();
+                let m = Self::ONE + series;
+                Self { exponent: m.exponent + exponent, ..m }
+            }
+            Size::Huge if self.high < 0.0 => Self::ZERO,
+            Size::Huge => Self::new(f64::INFINITY),
+            Size::Nan => self,
+        }
+    }
+
+    /// The exponential less 1.
+    ///
+    /// ```
+    /// assert_eq!(nanproof::reference::Wide::new(1e-300_f64).exp_m1().to_f64(), 1e-300);
+    /// ```
+    #[must_use]
+    pub fn exp_m1(self) -> Self {
+        match self.size() {
+            Size::Usual if self.to_f64().abs() < 0.3 => self.reduced_exp_m1().0,
+            _ => self.exp() - Self::ONE,
+        }
+    }
+
+    /// The logarithm of `1 + self`, for a number that is not negative.
+    ///
+    /// ```
+    /// assert_eq!(nanproof::reference::Wide::new(1e-300_f64).ln_1p().to_f64(), 1e-300);
+    /// ```
+    #[must_use]
+    pub fn ln_1p(self) -> Self {
+        if !self.is_finite() || self.is_zero() {
+            return self;
+        }
+        let two = Self::new(2.0);
+        if self.exponent < -10 {
+            // 2 artanh(z) = 2 (z + z^3 / 3 + z^5 / 5 + ...)
+            let z = self / (two + self);
+            let sum = (0..8_u32).rev().fold(Self::ZERO, |sum, i| sum * z * z + Self::ONE / Self::from(2 * i + 1));
+            return two * z * sum;
+        }
+        // One step of Newton's method on exp(y) = 1 + self, from a value of 50 bits.
+        let x = Self::ONE + self;
+        let exponent = x.exponent as f64;
+        let start = Self::new(num_traits::Float::ln(x.high)) + Self::new(exponent) * Self::LN_2;
+        let step = x * (-start).exp() - Self::ONE;
+        start + step - step * step / two
+    }
+
+    /// The hyperbolic tangent.
+    ///
+    /// ```
+    /// assert_eq!(nanproof::reference::Wide::new(0.5_f64).tanh().to_f64(), 0.46211715726000973);
+    /// ```
+    #[must_use]
+    pub fn tanh(self) -> Self {
+        match self.to_f64() {
+            x if x.abs() > 200.0 => Self::new(x.signum()),
+            _ => {
+                let e = (self + self).exp_m1();
+                e / (e + Self::new(2.0))
+            }
+        }
+    }
+
+    const ZERO: Self = Self { high: 0.0, low: 0.0, exponent: 0 };
+    const ONE: Self = Self { high: 1.0, low: 0.0, exponent: 0 };
+    const LN_2: Self =
+        Self { high: 2.0 * core::f64::consts::LN_2, low: 2.0 * 2.319_046_813_846_299_6e-17, exponent: -1 };
+
+    fn is_zero(self) -> bool {
+        self.high == 0.0
+    }
+
+    fn is_finite(self) -> bool {
+        self.high.is_finite()
+    }
+
+    fn is_nan(self) -> bool {
+        self.high.is_nan()
+    }
+
+    fn normalized(high: f64, low: f64, exponent: i64) -> Self {
+        if high == 0.0 || !high.is_finite() {
+            return Self { high, low: 0.0, exponent: 0 };
+        }
+        let (high, low) = two_sum(high, low);
+        let own = exponent_of(high);
+        let (half, rest) = (own / 2, own - own / 2);
+        let scale = |x| x * power(-half) * power(-rest);
+        Self { high: scale(high), low: scale(low), exponent: exponent + own }
+    }
+
+    fn size(self) -> Size {
+        match self.to_f64().abs() {
+            x if x < 1e5 => Size::Usual,
+            x if x.is_nan() => Size::Nan,
+            _ => Size::Huge,
+        }
+    }
+
+    /// `exp(r) - 1` and `n`, with `self = n ln 2 + r`.
+    fn reduced_exp_m1(self) -> (Self, i64) {
+        let n = num_traits::Float::round(self.to_f64() / core::f64::consts::LN_2);
+        let r = self - Self::new(n) * Self::LN_2;
+        let sum = (1..=27_u32).rev().fold(Self::ZERO, |sum, i| (sum + Self::ONE) * r / Self::from(i));
+        #[expect(clippy::cast_possible_truncation, reason = "a small whole number")]
+        (sum, n as i64)
+    }
+}
+
+enum Size {
+    Usual,
+    Huge,
+    Nan,
+}
+
+/// What stands for `f64` and `f32` in generic code.
+fn to_f64<T: Float>(x: T) -> f64 {
+    x.to_f64().unwrap_or(f64::NAN)
+}
+
+/// `2^n`, for `n` in the range of normal numbers.
+fn power(n: i64) -> f64 {
+    f64::from_bits((n + 1023).unsigned_abs() << 52)
+}
+
+/// `floor(log2 |x|)` of a normal number.
+fn exponent_of(x: f64) -> i64 {
+    (x.to_bits() >> 52 & 0x7ff).cast_signed() - 1023
+}
+
+/// A sum and its rounding error.
+fn two_sum(a: f64, b: f64) -> (f64, f64) {
+    let sum = a + b;
+    let part = sum - a;
+    (sum, (a - (sum - part)) + (b - part))
+}
+
+impl From<f64> for Wide {
+    fn from(x: f64) -> Self {
+        Self::new(x)
+    }
+}
+
+impl From<f32> for Wide {
+    fn from(x: f32) -> Self {
+        Self::new(x)
+    }
+}
+
+impl From<u32> for Wide {
+    fn from(x: u32) -> Self {
+        Self::new(f64::from(x))
+    }
+}
+
+impl Neg for Wide {
+    type Output = Self;
+
+    fn neg(self) -> Self {
+        Self { high: -self.high, low: -self.low, ..self }
+    }
+}
+
+impl Add for Wide {
+    type Output = Self;
+
+    fn add(self, b: Self) -> Self {
+        if !self.is_finite() || !b.is_finite() {
+            return Self::new(self.high + b.high);
+        }
+        if self.is_zero() || b.is_zero() {
+            return if self.is_zero() { b } else { self };
+        }
+        let (a, b) = if self.exponent < b.exponent { (b, self) } else { (self, b) };
+        let scale = power((b.exponent - a.exponent).max(-600)); // what is smaller no longer counts
+        let (sum, error) = two_sum(a.high, b.high * scale);
+        let (low, low_error) = two_sum(a.low, b.low * scale);
+        let (sum, error) = two_sum(sum, error + low);
+        Self::normalized(sum, error + low_error, a.exponent)
+    }
+}
+
+impl Sub for Wide {
+    type Output = Self;
+
+    fn sub(self, b: Self) -> Self {
+        self + -b
+    }
+}
+
+impl Mul for Wide {
+    type Output = Self;
+
+    fn mul(self, b: Self) -> Self {
+        let product = self.high * b.high;
+        let error = num_traits::Float::mul_add(self.high, b.high, -product);
+        Self::normalized(product, error + (self.high * b.low + self.low * b.high), self.exponent + b.exponent)
+    }
+}
+
+impl Div for Wide {
+    type Output = Self;
+
+    fn div(self, b: Self) -> Self {
+        let first = Self::normalized(self.high / b.high, 0.0, self.exponent - b.exponent);
+        if first.is_zero() || !first.is_finite() || !b.is_finite() {
+            return first;
+        }
+        let digits = |rest: Self| Self::normalized(rest.high / b.high, 0.0, rest.exponent - b.exponent);
+        let rest = self - first * b;
+        let second = digits(rest);
+        first + second + digits(rest - second * b)
+    }
+}
+
+impl PartialEq for Wide {
+    fn eq(&self, b: &Self) -> bool {
+        self.partial_cmp(b) == Some(Ordering::Equal)
+    }
+}
+
+impl PartialOrd for Wide {
+    fn partial_cmp(&self, b: &Self) -> Option<Ordering> {
+        if self.is_finite() && b.is_finite() {
+            (*self - *b).high.partial_cmp(&0.0)
+        } else {
+            self.high.partial_cmp(&b.high)
+        }
+    }
+}
+
+/// A sum of products, exactly: a fixed-point number that spans all products of two `f64`.
+struct ExactSum {
+    /// Digits of 32 bits, the lowest first, with room for carries.
+    digits: [i64; 140],
+    /// The sum of the terms that are not finite.
+    special: Option<f64>,
+}
+
+impl ExactSum {
+    /// The weight of the first bit, as a power of two.
+    const LOWEST: i64 = -2200;
+
+    fn new() -> Self {
+        Self { digits: [0; 140], special: None }
+    }
+
+    fn add_product<T: Float>(&mut self, a: T, b: T) {
+        let (a, b) = (to_f64(a), to_f64(b));
+        if !a.is_finite() || !b.is_finite() {
+            self.special = Some(self.special.unwrap_or(0.0) + a * b);
+            return;
+        }
+        // Both are a whole number times a power of two.
+        let whole = |x: f64| {
+            let (field, fraction) = (x.to_bits() >> 52 & 0x7ff, x.to_bits() & ((1 << 52) - 1));
+            if field == 0 { (fraction, -1074) } else { (fraction | 1 << 52, field.cast_signed() - 1075) }
+        };
+        let ((m, e), (n, f)) = (whole(a), whole(b));
+        let place = (e + f - Self::LOWEST).unsigned_abs();
+        let sign = if a.is_sign_negative() == b.is_sign_negative() { 1 } else { -1 };
+        let mut product = u128::from(m) * u128::from(n);
+        let mut at = usize::try_from(place / 32).expect("a small number");
+        while product != 0 {
+            let digit = u64::from((product & 0xffff_ffff) as u32) << (place % 32);
+            self.digits[at] += sign * (digit & 0xffff_ffff).cast_signed();
+            self.digits[at + 1] += sign * (digit >> 32).cast_signed();
+            product >>= 32;
+            at += 1;
+        }
+    }
+
+    fn value(mut self) -> Wide {
+        if let Some(special) = self.special {
+            return Wide::new(special);
+        }
+        self.carry();
+        let is_negative = self.digits[139] < 0;
+        if is_negative {
+            self.digits = self.digits.map(|digit| -digit);
+            self.carry();
+        }
+        let leading = self.digits.iter().rposition(|&digit| digit != 0).unwrap_or(0);
+        let sum = (leading.saturating_sub(5)..=leading).rev().fold(Wide::ZERO, |sum, at| {
+            let digit = Wide::new(self.digits[at] as f64);
+            let weight = 32 * at.cast_signed() as i64 + Self::LOWEST;
+            if digit.is_zero() { sum } else { sum + Wide { exponent: digit.exponent + weight, ..digit } }
+        });
+        if is_negative { -sum } else { sum }
+    }
+
+    /// Leaves digits from 0 to 2^32 - 1, but for the last.
+    fn carry(&mut self) {
+        for i in 0..self.digits.len() - 1 {
+            self.digits[i + 1] += self.digits[i] >> 32;
+            self.digits[i] &= 0xffff_ffff;
+        }
+    }
+}
+
+/// The error of `got` in units of the last place that a `T` has at the true value `want`.
+///
+/// Infinity counts as the power of two after the largest number. NaN is right where NaN is wanted, and else infinitely
+/// wrong.
+///
+/// ```
+/// use nanproof::reference::ulp_error;
+///
+/// assert_eq!(ulp_error(1.0_f32, 1.0_f64), 0.0);
+/// assert_eq!(ulp_error(1.0_f32 + f32::EPSILON, 1.0_f64), 1.0);
+/// assert_eq!(ulp_error(f64::NAN, 1.0_f64), f64::INFINITY);
+/// ```
+#[must_use]
+pub fn ulp_error<T: Float>(got: T, want: impl Into<Wide>) -> f64 {
+    let want = want.into();
+    if got.is_nan() || want.is_nan() {
+        return if got.is_nan() && want.is_nan() { 0.0 } else { f64::INFINITY };
+    }
+    let (largest, smallest) = (exponent_of(to_f64(T::max_value())), exponent_of(to_f64(T::min_positive_value())));
+    let beyond = |x: Wide| Wide { high: x.high.signum(), low: 0.0, exponent: largest + 1 };
+    let is_beyond = |x: Wide| !x.is_finite() || x.exponent > largest;
+    let got = if got.is_infinite() { beyond(Wide::new(got)) } else { Wide::new(got) };
+    if is_beyond(want) && is_beyond(got) && (want.high > 0.0) == (got.high > 0.0) {
+        return 0.0;
+    }
+    let want = if is_beyond(want) { beyond(want) } else { want };
+    let exponent = if want.is_zero() { smallest } else { want.exponent.clamp(smallest, largest) };
+    let last_place = exponent + exponent_of(to_f64(T::epsilon()));
+    ((got - want) / Wide { exponent: last_place, ..Wide::ONE }).to_f64().abs()
+}
+
+/// `x[0] + x[1] + ...`.
+///
+/// ```
+/// assert_eq!(nanproof::reference::sum(&[1e300_f64, 1.0, -1e300]).to_f64(), 1.0);
+/// ```
+#[must_use]
+pub fn sum<T: Float>(x: &[T]) -> Wide {
+    dot(x, &vec![T::one(); x.len()])
+}
+
+/// `a[0] b[0] + a[1] b[1] + ...`.
+///
+/// ```
+/// assert_eq!(nanproof::reference::dot(&[1e300_f64, 2.0, 1e300], &[1e300, 0.5, -1e300]).to_f64(), 1.0);
+/// ```
+#[must_use]
+pub fn dot<T: Float>(a: &[T], b: &[T]) -> Wide {
+    let mut sum = ExactSum::new();
+    a.iter().zip(b).for_each(|(&a, &b)| sum.add_product(a, b));
+    sum.value()
+}
+
+/// The product `A B`, row by row.
+///
+/// ```
+/// use nanproof::{MatRef, reference};
+///
+/// let a = MatRef::new(&[1.0_f32, 2.0], 1, 2)?;
+/// assert_eq!(reference::matmul(a, a.t())[0].to_f64(), 5.0);
+/// # Ok::<(), nanproof::Error>(())
+/// ```
+#[must_use]
+pub fn matmul<T: Float>(a: MatRef<'_, T>, b: MatRef<'_, T>) -> Vec<Wide> {
+    let row = |i: usize| a.row_iter(i).copied().collect::<Vec<_>>();
+    let col = |j: usize| b.t().row_iter(j).copied().collect::<Vec<_>>();
+    (0..a.rows()).flat_map(|i| (0..b.cols()).map(move |j| dot(&row(i), &col(j)))).collect()
+}
+
+/// `sqrt(x[0]^2 + x[1]^2 + ...)`.
+///
+/// ```
+/// assert_eq!(nanproof::reference::l2_norm(&[3e-300_f64, 4e-300]).to_f64(), 5e-300);
+/// ```
+#[must_use]
+pub fn l2_norm<T: Float>(x: &[T]) -> Wide {
+    dot(x, x).sqrt()
+}
+
+/// The gradient of [`l2_norm`]: `g x / |x|`, and 0 where the norm is 0.
+///
+/// ```
+/// assert_eq!(nanproof::reference::l2_norm_backward(&[3.0_f32, 4.0], 5.0)[0].to_f64(), 3.0);
+/// ```
+#[must_use]
+pub fn l2_norm_backward<T: Float>(x: &[T], g: T) -> Vec<Wide> {
+    let norm = l2_norm(x);
+    x.iter().map(|&x| if norm.is_zero() { norm } else { Wide::new(g) * Wide::new(x) / norm }).collect()
+}
+
+/// `x` if its norm is at most `max_norm`, else `x max_norm / |x|`.
+///
+/// ```
+/// assert_eq!(nanproof::reference::clip_by_norm(&[3.0_f32, 4.0], 2.5)[0].to_f64(), 1.5);
+/// ```
+#[must_use]
+pub fn clip_by_norm<T: Float>(x: &[T], max_norm: T) -> Vec<Wide> {
+    let (norm, max) = (l2_norm(x), Wide::new(max_norm));
+    x.iter().map(|&x| if norm <= max { Wide::new(x) } else { Wide::new(x) * max / norm }).collect()
+}
+
+/// `exp(x)` over the sum of all `exp(x)`, of one row.
+///
+/// Zeros if every entry is `-inf`; entries of `+inf` share 1 equally; all NaN if one is.
+///
+/// ```
+/// assert_eq!(nanproof::reference::softmax(&[7.0_f32, 7.0])[1].to_f64(), 0.5);
+/// ```
+#[must_use]
+pub fn softmax<T: Float>(x: &[T]) -> Vec<Wide> {
+    let row = Row::new(x);
+    x.iter().map(|&x| row.probability(x)).collect()
+}
+
+/// The logarithm of [`softmax`], of one row; `-inf` where every entry is.
+///
+/// ```
+/// assert_eq!(nanproof::reference::log_softmax(&[0.0_f64, -50.0])[0].to_f64(), -1.9287498479639178e-22);
+/// ```
+#[must_use]
+pub fn log_softmax<T: Float>(x: &[T]) -> Vec<Wide> {
+    let row = Row::new(x);
+    x.iter().map(|&x| -row.loss(x)).collect()
+}
+
+/// The logarithm of the sum of all `exp(x)`; `-inf` if there are none or all are `-inf`.
+///
+/// ```
+/// assert_eq!(nanproof::reference::logsumexp(&[1000.0_f64, 1000.0]).to_f64(), 1000.0 + 2.0_f64.ln());
+/// ```
+#[must_use]
+pub fn logsumexp<T: Float>(x: &[T]) -> Wide {
+    let row = Row::new(x);
+    Wide::new(row.max) + row.rest.ln_1p()
+}
+
+/// The gradient of [`logsumexp`]: `dy softmax(x)`.
+///
+/// ```
+/// assert_eq!(nanproof::reference::logsumexp_backward(&[1.0_f64, 1.0], 3.0)[0].to_f64(), 1.5);
+/// ```
+#[must_use]
+pub fn logsumexp_backward<T: Float>(x: &[T], dy: T) -> Vec<Wide> {
+    softmax(x).into_iter().map(|p| p * Wide::new(dy)).collect()
+}
+
+/// The gradient of [`softmax`] from its result: `p (dp - sum(p dp))`, and 0 where `p` is 0.
+///
+/// ```
+/// assert_eq!(nanproof::reference::softmax_backward(&[0.5_f64, 0.5], &[1.0, 0.0])[0].to_f64(), 0.25);
+/// ```
+#[must_use]
+pub fn softmax_backward<T: Float>(p: &[T], dp: &[T]) -> Vec<Wide> {
+    let mut sum = ExactSum::new();
+    p.iter().zip(dp).filter(|(p, _)| !p.is_zero()).for_each(|(&p, &dp)| sum.add_product(p, dp));
+    let sum = sum.value();
+    let gradient = |(&p, &dp): (&T, &T)| if p.is_zero() { Wide::ZERO } else { Wide::new(p) * (Wide::new(dp) - sum) };
+    p.iter().zip(dp).map(gradient).collect()
+}
+
+/// The gradient of [`log_softmax`] from its result: `dy - exp(y) sum(dy)`, and 0 where `y` is `-inf`.
+///
+/// ```
+/// let y = [0.5_f64.ln(); 2];
+/// assert_eq!(nanproof::reference::log_softmax_backward(&y, &[1.0, 0.0])[0].to_f64(), 0.5);
+/// ```
+#[must_use]
+pub fn log_softmax_backward<T: Float>(y: &[T], dy: &[T]) -> Vec<Wide> {
+    let is_possible = |y: T| y != T::neg_infinity();
+    let sum = sum(&y.iter().zip(dy).filter(|(y, _)| is_possible(**y)).map(|(_, &dy)| dy).collect::<Vec<_>>());
+    let gradient =
+        |(&y, &dy): (&T, &T)| if is_possible(y) { Wide::new(dy) - Wide::new(y).exp() * sum } else { Wide::ZERO };
+    y.iter().zip(dy).map(gradient).collect()
+}
+
+/// The cross-entropy of softmax: the mean or the sum over the rows of `logsumexp(x) - x[target]`; 0 with no target that
+/// counts.
+///
+/// ```
+/// use nanproof::{CrossEntropy, MatRef, reference};
+///
+/// let logits = MatRef::new(&[50.0_f64, 0.0], 1, 2)?;
+/// assert_eq!(reference::cross_entropy(CrossEntropy::default(), logits, &[0]).to_f64(), 1.9287498479639178e-22);
+/// # Ok::<(), nanproof::Error>(())
+/// ```
+#[must_use]
+pub fn cross_entropy<T: Float>(options: CrossEntropy, logits: MatRef<'_, T>, targets: &[u32]) -> Wide {
+    let counted = (0..).zip(targets).filter(|&(_, &target)| Some(target) != options.ignore);
+    let loss = |(i, &target): (usize, &u32)| {
+        let x = logits.row_iter(i).copied().collect::<Vec<_>>();
+        Row::new(&x).loss(x[target as usize])
+    };
+    let sum = counted.map(loss).fold(Wide::ZERO, Wide::add);
+    sum / divisor(options, targets)
+}
+
+/// The gradient of [`cross_entropy`], row by row: `g (softmax(x) - onehot(target))` over the number of targets if the
+/// mean is taken; 0 in rows that do not count and in rows of `-inf`.
+///
+/// ```
+/// use nanproof::{CrossEntropy, MatRef, reference};
+///
+/// let logits = MatRef::new(&[0.0_f32, 0.0], 1, 2)?;
+/// let gradient = reference::cross_entropy_backward(CrossEntropy::default(), logits, &[0], 1.0);
+/// assert_eq!(gradient[0].to_f64(), -0.5);
+/// # Ok::<(), nanproof::Error>(())
+/// ```
+#[must_use]
+pub fn cross_entropy_backward<T: Float>(
+    options: CrossEntropy,
+    logits: MatRef<'_, T>,
+    targets: &[u32],
+    g: T,
+) -> Vec<Wide> {
+    let factor = Wide::new(g) / divisor(options, targets);
+    let gradient = |(i, &target): (usize, &u32)| {
+        let x = logits.row_iter(i).copied().collect::<Vec<_>>();
+        let row = Row::new(&x);
+        let mut p = softmax(&x);
+        if Some(target) == options.ignore || row.is_empty() {
+            return vec![Wide::ZERO; x.len()];
+        }
+        let target = target as usize;
+        // p - 1 is taken from the other side, where nothing cancels.
+        p[target] = if x.iter().all(|x| *x < T::infinity()) {
+            -p.iter().enumerate().filter(|&(j, _)| j != target).fold(Wide::ZERO, |sum, (_, &p)| sum + p)
+        } else {
+            p[target] - Wide::ONE
+        };
+        p.into_iter().map(|p| factor * p).collect()
+    };
+    (0..).zip(targets).flat_map(gradient).collect()
+}
+
+/// The number that losses are divided by.
+fn divisor(options: CrossEntropy, targets: &[u32]) -> Wide {
+    let count = targets.iter().filter(|&&target| Some(target) != options.ignore).count();
+    match options.reduction {
+        Reduction::Mean => Wide::new(count.max(1) as f64),
+        Reduction::Sum => Wide::ONE,
+    }
+}
+
+/// The largest entry of a row, and the sum of `exp(x - max)` without one term that is 1.
+struct Row<T> {
+    max: T,
+    rest: Wide,
+}
+
+impl<T: Float> Row<T> {
+    fn new(x: &[T]) -> Self {
+        let max =
+            x.iter().fold(T::neg_infinity(), |max, &x| if x.is_nan() || max.is_nan() { T::nan() } else { max.max(x) });
+        let row = Self { max, rest: Wide::ZERO };
+        let first = x.iter().position(|&x| x == max);
+        let others = x.iter().enumerate().filter(|&(j, _)| Some(j) != first);
+        let rest = others.fold(Wide::ZERO, |sum, (_, &x)| sum + row.below_max(x).exp());
+        Self { max, rest: if row.is_empty() { Wide::ZERO } else { rest } }
+    }
+
+    /// `x - max`, with `inf - inf = 0`: what is largest has the weight 1.
+    fn below_max(&self, x: T) -> Wide {
+        if x == self.max { Wide::ZERO } else { Wide::new(x) - Wide::new(self.max) }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.max == T::neg_infinity()
+    }
+
+    fn probability(&self, x: T) -> Wide {
+        if self.is_empty() { Wide::ZERO } else { self.below_max(x).exp() / (Wide::ONE + self.rest) }
+    }
+
+    fn loss(&self, x: T) -> Wide {
+        if self.is_empty() { Wide::new(f64::INFINITY) } else { self.rest.ln_1p() - self.below_max(x) }
+    }
+}
+
+/// `a / b`, or 0 where `b` is 0.
+///
+/// ```
+/// assert_eq!(nanproof::reference::safe_div(3.0_f32, 2.0).to_f64(), 1.5);
+/// assert_eq!(nanproof::reference::safe_div(f32::NAN, 0.0).to_f64(), 0.0);
+/// ```
+#[must_use]
+pub fn safe_div<T: Float>(a: T, b: T) -> Wide {
+    if b.is_zero() {
+        Wide::ZERO
+    } else if b.is_infinite() {
+        Wide::new(a / b)
+    } else {
+        Wide::new(a) / Wide::new(b)
+    }
+}
+
+/// The gradients of [`safe_div`], `g / b` and `-(g / b) (a / b)`; both 0 where `b` is 0.
+///
+/// ```
+/// let [da, db] = nanproof::reference::safe_div_backward(1e20_f32, 1e20, 1.0);
+/// assert_eq!((da.to_f64() as f32, db.to_f64() as f32), (1e-20, -1e-20));
+/// ```
+#[must_use]
+pub fn safe_div_backward<T: Float>(a: T, b: T, g: T) -> [Wide; 2] {
+    let da = safe_div(g, b);
+    [da, -(da * safe_div(a, b))]
+}
+
+/// `max(x, 0)`; NaN stays NaN.
+///
+/// ```
+/// assert_eq!(nanproof::reference::relu(-1.0_f32).to_f64(), 0.0);
+/// ```
+#[must_use]
+pub fn relu<T: Float>(x: T) -> Wide {
+    if x <= T::zero() { Wide::ZERO } else { Wide::new(x) }
+}
+
+/// The hyperbolic tangent.
+///
+/// ```
+/// assert_eq!(nanproof::reference::tanh(f32::INFINITY).to_f64(), 1.0);
+/// ```
+#[must_use]
+pub fn tanh<T: Float>(x: T) -> Wide {
+    Wide::new(x).tanh()
+}
+
+/// The gradient of [`tanh`]: `dy / cosh(x)^2`.
+///
+/// ```
+/// assert_eq!(nanproof::reference::tanh_backward(0.0_f32, 3.0).to_f64(), 3.0);
+/// ```
+#[must_use]
+pub fn tanh_backward<T: Float>(x: T, dy: T) -> Wide {
+    let x = Wide::new(x).abs();
+    let e = (-(x + x)).exp(); // 1 / cosh(x)^2 = 4 e / (1 + e)^2 with e = exp(-2 |x|)
+    let sum = Wide::ONE + e;
+    Wide::new(dy) * (Wide::new(4.0) * e / (sum * sum))
+}
