@@ -118,13 +118,13 @@ impl<T: Float, F: RowFormula<T, N>, const N: usize> Kernel for Rowwise<'_, T, F,
 }
 
 /// Applies a formula to the rows of matrices.
-pub(crate) fn apply<'a, T: Float, F: RowFormula<T, N>, const N: usize>(
+pub(crate) fn apply<'a, T, F: RowFormula<T, N>, const N: usize>(
     formula: F,
     inputs: [MatRef<'a, T>; N],
     output: MatMut<'a, T>,
 ) -> Result<RowsSeen>
 where
-    T: Runs<Rowwise<'a, T, F, N>>,
+    T: Float + Runs<Rowwise<'a, T, F, N>>,
 {
     if output.as_ref().area() == 0 {
         return Ok(RowsSeen::finite(true)); // rows without elements need no memory: there may be any number of them
