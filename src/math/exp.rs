@@ -482,11 +482,12 @@ mod tests {
     #[test]
     fn a_product_leaves_the_range_only_at_its_end() {
         // e^x alone is 0, or the product with g is subnormal, or infinite, on the way.
-        let cases = [(-150.0, 1e38), (-80.0, 1e-9), (100.0, 1e-30), (150.0, 1e-38), (0.3, 1e-45), (-0.3, 3.4e38)];
+        let cases =
+            [(-150.0_f32, 1e38_f32), (-80.0, 1e-9), (100.0, 1e-30), (150.0, 1e-38), (0.3, 1e-45), (-0.3, 3.4e38)];
         for (x, g) in cases {
             let got = value(&Product, x, g);
-            let want = g * x.exp();
-            assert!(oracle::ulps_f32(got as f32, want) <= 1.5, "{g:e} e^{x} = {got:e}, not {want:e}");
+            let want = f64::from(g) * f64::from(x).exp();
+            assert!(oracle::ulps_f32(got, want) <= 1.5, "{g:e} e^{x} = {got:e}, not {want:e}");
         }
         assert_eq!(value(&Product, 88.8_f32, f32::MAX), f32::INFINITY);
         assert_eq!(value(&Product, f32::NEG_INFINITY, f32::MAX), 0.0);
