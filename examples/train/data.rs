@@ -112,15 +112,9 @@ struct Scale {
 
 impl Scale {
     fn of(rows: &[Vec<f64>], train: &[usize]) -> nanproof::Result<Self> {
-        let n = train.len() as f64;
-        let (mut mean, mut deviation) = (Vec::new(), Vec::new());
-        for feature in 0..rows[0].len() {
-            let mut column: Vec<f64> = train.iter().map(|&i| rows[i][feature]).collect();
-            let center = sum(&column)? / n;
-            column.iter_mut().for_each(|x| *x -= center);
-            mean.push(center);
-            deviation.push(l2_norm(&column)? / n.sqrt());
-        }
+        let column = |feature: usize| train.iter().map(|&i| rows[i][feature]).collect();
+        let moments = (0..rows[0].len()).map(|feature| mean_and_deviation(column(feature)));
+        let (mean, deviation) = moments.collect::<nanproof::Result<_>>()?;
         Ok(Self { mean, deviation })
     }
 
@@ -135,4 +129,11 @@ impl Scale {
         }
         Ok(Matrix { rows: chosen.len(), cols: self.mean.len(), data })
     }
+}
+
+fn mean_and_deviation(mut x: Vec<f64>) -> nanproof::Result<(f64, f64)> {
+    let n = x.len() as f64;
+    let mean = sum(&x)? / n;
+    x.iter_mut().for_each(|x| *x -= mean);
+    Ok((mean, l2_norm(&x)? / n.sqrt()))
 }

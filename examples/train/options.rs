@@ -9,8 +9,8 @@ use crate::optimizer::Method;
 
 /// Trains a classifier with two hidden layers on real data, with the kernels of nanproof.
 ///
-/// The same options give the same weights to the last bit on every instruction set (NANPROOF_ISA=baseline|avx2|avx512
-/// forces one) and, with the feature rayon, for any number of threads.
+/// The same options give the same weights to the last bit on every instruction set (the environment variable
+/// `NANPROOF_ISA` forces one: baseline, avx2 or avx512) and, with the feature rayon, for any number of threads.
 #[derive(Debug, Parser)]
 #[command(name = "train")]
 pub(crate) struct Options {
