@@ -118,10 +118,10 @@ pub(crate) fn sum_terms<T: Float, S: Simd<T>, const N: usize>(
     let mut leaf = 0;
     while leaf * LEAF < len {
         let range = leaf * LEAF..len.min((leaf + 1) * LEAF);
-        let part = inputs.map(
-            #[inline(always)]
-            |x| &x[range.clone()],
-        );
+        let mut part = inputs;
+        for x in &mut part {
+            *x = &x[range.clone()];
+        }
         let mut total = sum_leaf(simd, part, &term);
         leaf += 1;
         for _ in 0..leaf.trailing_zeros() {
@@ -156,10 +156,11 @@ fn sum_leaf<T: Float, S: Simd<T>, const N: usize>(
         chain.add_with_error(term(load_each(simd, blocks, i)));
     }
     if !tails[0].is_empty() {
-        chains[CHAINS - 1].add_with_error(term(tails.map(
-            #[inline(always)]
-            |tail| load_tail(simd, tail, T::zero()),
-        )));
+        let mut last = [Lanes::zero(simd); N];
+        for (last, tail) in last.iter_mut().zip(tails) {
+            *last = load_tail(simd, tail, T::zero());
+        }
+        chains[CHAINS - 1].add_with_error(term(last));
     }
     let [a, b, c, d] = chains;
     a.join(b).join(c.join(d)).total()

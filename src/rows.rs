@@ -28,10 +28,10 @@ pub(crate) fn each_row<T: Float, const N: usize>(
         for (x, copy) in inputs.iter().zip(&mut input_rows) {
             copy.iter_mut().zip(x.row_iter(i)).for_each(|(copy, &x)| *copy = x);
         }
-        let x = core::array::from_fn(
-            #[inline(always)]
-            |k| inputs[k].row(i).unwrap_or(&input_rows[k]),
-        );
+        let mut x: [&[T]; N] = [&[]; N];
+        for (k, x) in x.iter_mut().enumerate() {
+            *x = inputs[k].row(i).unwrap_or(&input_rows[k]);
+        }
         match output.row_mut(i) {
             Some(y) => f(i, x, y),
             None => {

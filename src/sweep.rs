@@ -18,29 +18,24 @@ pub(crate) fn sweep<T: Float, S: Simd<T>, const N: usize, const M: usize>(
     mut f: impl FnMut([Lanes<T, S>; N], [Lanes<T, S>; M]) -> [Lanes<T, S>; M],
 ) {
     let (blocks, tails) = split(inputs);
-    let mut out_blocks = outputs.each_mut().map(
-        #[inline(always)]
-        |y| T::blocks_mut(y).0,
-    );
+    let (mut out_blocks, mut out_tails) = split_mut(&mut outputs);
     for i in 0..out_blocks[0].len() {
-        let y = out_blocks.each_ref().map(
-            #[inline(always)]
-            |y| Lanes::load(simd, &y[i]),
-        );
-        for (block, result) in out_blocks.iter_mut().zip(f(load_each(simd, blocks, i), y)) {
-            block[i] = result.store();
+        let mut y = [Lanes::zero(simd); M];
+        for (y, blocks) in y.iter_mut().zip(&out_blocks) {
+            *y = Lanes::load(simd, &blocks[i]);
+        }
+        let result = f(load_each(simd, blocks, i), y);
+        for (blocks, result) in out_blocks.iter_mut().zip(result) {
+            blocks[i] = result.store();
         }
     }
-    let mut out_tails = outputs.map(
-        #[inline(always)]
-        |y| T::blocks_mut(y).1,
-    );
     if !out_tails[0].is_empty() {
-        let y = out_tails.each_ref().map(
-            #[inline(always)]
-            |tail| load_tail(simd, tail, tail[0]),
-        );
-        for (tail, result) in out_tails.iter_mut().zip(f(load_tails(simd, tails), y)) {
+        let mut y = [Lanes::zero(simd); M];
+        for (y, tail) in y.iter_mut().zip(&out_tails) {
+            *y = load_tail(simd, tail, tail[0]);
+        }
+        let result = f(load_tails(simd, tails), y);
+        for (tail, result) in out_tails.iter_mut().zip(result) {
             store_tail(result, tail);
         }
     }
@@ -63,19 +58,24 @@ fn read<T: Float, S: Simd<T>, const N: usize, const M: usize>(
     }
 }
 
+// Loops here, not `array::map`: its machinery would be most of what the compiler has to go through.
+
 /// The whole blocks of each slice, and the tails.
 #[inline(always)]
 pub(crate) fn split<T: Float, const N: usize>(x: [&[T]; N]) -> ([&[T::Block]; N], [&[T]; N]) {
-    (
-        x.map(
-            #[inline(always)]
-            |x| T::blocks(x).0,
-        ),
-        x.map(
-            #[inline(always)]
-            |x| T::blocks(x).1,
-        ),
-    )
+    let mut blocks: [&[T::Block]; N] = [&[]; N];
+    let mut tails: [&[T]; N] = [&[]; N];
+    for k in 0..N {
+        (blocks[k], tails[k]) = T::blocks(x[k]);
+    }
+    (blocks, tails)
+}
+
+/// The whole blocks of each slice, and the tails, to write.
+fn split_mut<'a, T: Float, const M: usize>(y: &'a mut [&mut [T]; M]) -> ([&'a mut [T::Block]; M], [&'a mut [T]; M]) {
+    let mut parts = y.each_mut().map(|y| T::blocks_mut(y));
+    let blocks = parts.each_mut().map(|(blocks, _)| core::mem::take(blocks));
+    (blocks, parts.map(|(_, tail)| tail))
 }
 
 /// Block `i` of each slice.
@@ -85,19 +85,21 @@ pub(crate) fn load_each<T: Float, S: Simd<T>, const N: usize>(
     x: [&[T::Block]; N],
     i: usize,
 ) -> [Lanes<T, S>; N] {
-    x.map(
-        #[inline(always)]
-        |x| Lanes::load(simd, &x[i]),
-    )
+    let mut lanes = [Lanes::zero(simd); N];
+    for (lanes, x) in lanes.iter_mut().zip(x) {
+        *lanes = Lanes::load(simd, &x[i]);
+    }
+    lanes
 }
 
 /// The tails, filled up with their first elements.
 #[inline(always)]
 fn load_tails<T: Float, S: Simd<T>, const N: usize>(simd: S, tails: [&[T]; N]) -> [Lanes<T, S>; N] {
-    tails.map(
-        #[inline(always)]
-        |tail| load_tail(simd, tail, tail[0]),
-    )
+    let mut lanes = [Lanes::zero(simd); N];
+    for (lanes, tail) in lanes.iter_mut().zip(tails) {
+        *lanes = load_tail(simd, tail, tail[0]);
+    }
+    lanes
 }
 
 /// A tail, shorter than a block, with `fill` in the lanes past its end.
@@ -141,28 +143,16 @@ pub(crate) fn each_group<T: Float, S: Simd<T>>(
     let (blocks, tail) = T::blocks(x);
     let count = blocks.len() + usize::from(!tail.is_empty());
     for first in (0..count).step_by(GROUP) {
-        // One call for whole groups and the last one: its body is long.
-        let group = match blocks[first..].first_chunk::<GROUP>() {
-            Some(group) => group.each_ref().map(
-                #[inline(always)]
-                |block| Lanes::load(simd, block),
-            ),
-            None => load_last_group(simd, &blocks[first..], tail, fill),
-        };
+        let mut group = [Lanes::splat(simd, fill); GROUP];
+        for (k, lanes) in group.iter_mut().enumerate() {
+            if let Some(block) = blocks.get(first + k) {
+                *lanes = Lanes::load(simd, block);
+            } else if first + k == blocks.len() && !tail.is_empty() {
+                *lanes = load_tail(simd, tail, fill);
+            }
+        }
         f(first, group);
     }
-}
-
-#[inline(always)]
-fn load_last_group<T: Float, S: Simd<T>>(simd: S, blocks: &[T::Block], tail: &[T], fill: T) -> [Lanes<T, S>; GROUP] {
-    let mut group = [Lanes::splat(simd, fill); GROUP];
-    for (lanes, block) in group.iter_mut().zip(blocks) {
-        *lanes = Lanes::load(simd, block);
-    }
-    if !tail.is_empty() {
-        group[blocks.len()] = load_tail(simd, tail, fill);
-    }
-    group
 }
 
 /// A formula that is applied to the elements of `N` slices, and changes those of `M`.
