@@ -54,8 +54,8 @@ pub enum Error {
     NonFinite(Box<NonFinite>),
     /// `NANPROOF_ISA` names no instruction set of this CPU.
     Isa(Isa),
-    /// `NANPROOF_ISA` names no instruction set at all.
-    UnknownIsa,
+    /// The name of an instruction set, from `NANPROOF_ISA` perhaps, that is none.
+    UnknownIsa(Box<str>),
 }
 
 /// The extent of an operand, as it stands in an [`Error::Shape`].
@@ -92,7 +92,7 @@ impl fmt::Display for Error {
             Self::Argument { operation, argument, problem } => write!(f, "{operation}: {argument} {problem}"),
             Self::NonFinite(report) => report.fmt(f),
             Self::Isa(isa) => write!(f, "NANPROOF_ISA={isa}: this CPU does not have it; it has {}", Available),
-            Self::UnknownIsa => write!(f, "NANPROOF_ISA names no instruction set; this CPU has {}", Available),
+            Self::UnknownIsa(name) => write!(f, "NANPROOF_ISA={name}: no instruction set; this CPU has {}", Available),
         }
     }
 }

@@ -120,7 +120,7 @@ impl core::str::FromStr for Isa {
             "baseline" => Ok(Self::Baseline),
             "avx2" => Ok(Self::Avx2),
             "avx512" => Ok(Self::Avx512),
-            _ => Err(Error::UnknownIsa),
+            _ => Err(Error::UnknownIsa(name.into())),
         }
     }
 }
@@ -141,7 +141,7 @@ fn configured() -> Result<Isa> {
     CONFIGURED
         .get_or_init(|| match std::env::var_os("NANPROOF_ISA") {
             None => Ok(best()),
-            Some(name) => name.to_str().ok_or(Error::UnknownIsa)?.parse::<Isa>()?.check(),
+            Some(name) => name.to_string_lossy().parse::<Isa>()?.check(),
         })
         .clone()
 }
