@@ -271,6 +271,7 @@ impl<T: Float, S: Simd<T>> Watch<T, S> {
         Self(Lanes::zero(simd))
     }
 
+    #[expect(clippy::eq_op, reason = "not 0 for what is not finite")]
     #[inline(always)]
     pub(crate) fn see(&mut self, x: Lanes<T, S>) {
         self.0 = self.0 | (x - x);

@@ -118,13 +118,13 @@ impl<T: Float, F: RowFormula<T, N>, const N: usize> Kernel for Rowwise<'_, T, F,
 }
 
 /// Applies a formula to the rows of matrices.
-pub(crate) fn apply<'a, T: Float, F: RowFormula<T, N>, const N: usize>(
+pub(crate) fn apply<'a, T, F: RowFormula<T, N>, const N: usize>(
     formula: F,
     inputs: [MatRef<'a, T>; N],
     output: MatMut<'a, T>,
 ) -> Result<RowsSeen>
 where
-    T: Runs<Rowwise<'a, T, F, N>>,
+    T: Float + Runs<Rowwise<'a, T, F, N>>,
 {
     if output.as_ref().area() == 0 {
         return Ok(RowsSeen::finite(true)); // rows without elements need no memory: there may be any number of them
@@ -224,7 +224,7 @@ pub(crate) fn row_exp<T: Float, S: Simd<T>>(simd: S, x: &[T], y: &mut [T]) -> Ro
             for (k, (term, x)) in terms.iter_mut().zip(x).enumerate() {
                 let is_max = x.eq(x.all(max));
                 let (difference, error) = below_max(x, max);
-                let e = math::exp_of_sum(difference, error);
+                let e = math::exp_of_difference(difference, error);
                 count = count.int_add(is_max.select(unit, zero));
                 *term = is_max.select(zero, e);
                 if let Some(block) = y_blocks.get_mut(first + k) {

@@ -63,8 +63,8 @@ impl Scaled<f64> {
 
 /// `floor(log2 |x|)` of a normal number.
 fn exponent_of<T: Float>(x: T) -> i32 {
-    let field = (x.to_bits() << 1 >> 1 >> T::FRACTION_BITS) & (2 * T::BIAS.unsigned_abs() as u64 + 1);
-    i32::try_from(field).expect("eleven bits at most") - T::BIAS
+    let exponent_and_sign = i32::try_from(x.to_bits() >> T::FRACTION_BITS).expect("twelve bits at most");
+    (exponent_and_sign & (2 * T::BIAS + 1)) - T::BIAS
 }
 
 /// `2^n`, for `n` in the range of normal numbers.

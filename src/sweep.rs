@@ -65,7 +65,7 @@ fn read<T: Float, S: Simd<T>, const N: usize, const M: usize>(
 
 /// The whole blocks of each slice, and the tails.
 #[inline(always)]
-pub(crate) fn split<'a, T: Float, const N: usize>(x: [&'a [T]; N]) -> ([&'a [T::Block]; N], [&'a [T]; N]) {
+pub(crate) fn split<T: Float, const N: usize>(x: [&[T]; N]) -> ([&[T::Block]; N], [&[T]; N]) {
     (
         x.map(
             #[inline(always)]
@@ -247,13 +247,9 @@ impl<T: Float, F: Formula<T, N, M>, const N: usize, const M: usize> Kernel for E
     fn halve(self) -> Result<(Self, Self), Self> {
         let Self { formula, inputs, outputs } = self;
         let at = outputs[0].len() / 2;
-        let mut rest: [&mut [T]; M] = core::array::from_fn(|_| &mut [][..]);
-        let mut rests = rest.iter_mut();
-        let outputs = outputs.map(|y| {
-            let (first, second) = y.split_at_mut(at);
-            rests.next().map(|rest| *rest = second);
-            first
-        });
+        let mut halves = outputs.map(|y| y.split_at_mut(at));
+        let outputs = halves.each_mut().map(|(first, _)| core::mem::take(first));
+        let rest = halves.map(|(_, second)| second);
         let first = Self { formula, inputs: inputs.map(|x| &x[..at]), outputs };
         Ok((first, Self { formula, inputs: inputs.map(|x| &x[at..]), outputs: rest }))
     }
@@ -297,25 +293,25 @@ impl<T: Float, F: Formula<T, N, M>, const N: usize, const M: usize> Kernel for R
 }
 
 /// Applies a formula to slices of one length.
-pub(crate) fn apply<'a, T: Float, F: Formula<T, N, M>, const N: usize, const M: usize>(
+pub(crate) fn apply<'a, T, F: Formula<T, N, M>, const N: usize, const M: usize>(
     formula: F,
     inputs: [&'a [T]; N],
     outputs: [&'a mut [T]; M],
 ) -> Result<Seen>
 where
-    T: Runs<Elementwise<'a, T, F, N, M>>,
+    T: Float + Runs<Elementwise<'a, T, F, N, M>>,
 {
     launch(Elementwise { formula, inputs, outputs })
 }
 
 /// Applies a formula in place if all that it would write is finite, and else leaves everything as it was.
-pub(crate) fn apply_if_finite<T: Float, F: Formula<T, N, M>, const N: usize, const M: usize>(
+pub(crate) fn apply_if_finite<T, F: Formula<T, N, M>, const N: usize, const M: usize>(
     formula: F,
     inputs: [&[T]; N],
     mut outputs: [&mut [T]; M],
 ) -> Result<Seen>
 where
-    T: for<'a> Runs<Elementwise<'a, T, F, N, M>> + for<'a> Runs<Rehearsal<'a, T, F, N, M>>,
+    T: Float + for<'a> Runs<Elementwise<'a, T, F, N, M>> + for<'a> Runs<Rehearsal<'a, T, F, N, M>>,
 {
     let seen = launch(Rehearsal { formula, inputs, outputs: outputs.each_ref().map(|y| &**y) })?;
     if seen.finite {

@@ -6,8 +6,8 @@ use std::any::type_name;
 use nanproof::internal::{Avx2, Avx512};
 use nanproof::internal::{Baseline, Kernel, Simd};
 use nanproof::{Float, Isa};
-use rand_chacha::ChaCha8Rng;
-use rand_chacha::rand_core::{RngCore, SeedableRng};
+use rand::rngs::ChaCha8Rng;
+use rand::{Rng, SeedableRng};
 
 /// Three blocks of operands.
 type Case<T> = [Vec<T>; 3];

@@ -1,6 +1,6 @@
 //! The logarithm of `1 + u`.
 //!
-//! Method: `1 + u = 2^k (1 + g)` with `1 + g` in `[sqrt(1/2), sqrt(2))` and `g` in two terms, then
+//! Method: `1 + u = 2^k (1 + g)` with `1 + g` in `[0.68, 1.36)` and `g` in two terms, then
 //! `ln(1 + g) = g - g^2/2 + g^3 p(g)`, of which `k ln 2`, `g` and the square are summed with their errors
 //! (W. J. Cody, W. Waite, "Software Manual for the Elementary Functions", 1980; the two-term `1 + u` as in W. Kahan's
 //! `log1p`).
@@ -12,59 +12,61 @@ use crate::simd::Simd;
 
 /// What the logarithm needs to know of a type.
 pub trait Ln1pConstants: Sized + 'static {
-    /// `sqrt(1/2)`.
-    const SQRT_HALF: Self;
+    /// The least significand; the greatest is below twice that. It makes the error the same at both ends, which
+    /// `sqrt(1/2)` does not.
+    const LEAST_SIGNIFICAND: Self;
     /// `ln 2` to so few bits that its product with any exponent is exact.
     const LN2_SHORT: Self;
     /// `ln 2 - LN2_SHORT`, rounded.
     const LN2_REST: Self;
-    /// `p`. Minimax (Remez exchange, 60 digits) for `(ln(1 + g) - g + g^2/2) / g^3` on `[sqrt(1/2) - 1, sqrt(2) - 1]`,
-    /// weighted to make the relative error of `ln(1 + g)` least, then rounded. Error: f32 2^-28.3 of it, f64 2^-57.7.
+    /// `p`. Minimax (Remez exchange, 60 digits) for `(ln(1 + g) - g + g^2/2) / g^3` on `[-0.32, 0.36]`, weighted to make
+    /// the relative error of `ln(1 + g)` least; rounded, for f32 with a search among the neighbours. Error: f32 2^-30.1,
+    /// f64 2^-57.6.
     const LN_1P_TAIL: &'static [Self];
 }
 
 impl Ln1pConstants for f32 {
-    const SQRT_HALF: Self = core::f32::consts::FRAC_1_SQRT_2;
+    const LEAST_SIGNIFICAND: Self = 0.68;
     const LN2_SHORT: Self = 0.693_145_75;
     const LN2_REST: Self = 1.428_606_8e-6;
     const LN_1P_TAIL: &'static [Self] = &[
-        0.333_333_13,
-        -0.250_000_1,
-        0.200_021_18,
-        -0.166_679_93,
-        0.142_195_58,
-        -0.124_056_05,
-        0.118_881_576,
-        -0.116_756_36,
-        0.067_466_48,
+        0.333_333_25,
+        -0.249_998_39,
+        0.200_008_29,
+        -0.166_783_27,
+        0.142_634_91,
+        -0.122_194_54,
+        0.112_674_266,
+        -0.127_113_6,
+        0.098_462,
     ];
 }
 
 impl Ln1pConstants for f64 {
-    const SQRT_HALF: Self = core::f64::consts::FRAC_1_SQRT_2;
+    const LEAST_SIGNIFICAND: Self = 0.68;
     const LN2_SHORT: Self = 0.693_147_180_559_890_3;
     const LN2_REST: Self = 5.497_923_018_708_371e-14;
     const LN_1P_TAIL: &'static [Self] = &[
-        0.333_333_333_333_334_54,
-        -0.249_999_999_999_989_2,
-        0.199_999_999_999_461_33,
-        -0.166_666_666_669_143_2,
-        0.142_857_142_938_413_5,
-        -0.124_999_999_820_256_04,
-        0.111_111_105_160_487_32,
-        -0.100_000_003_829_405_69,
-        0.090_909_335_055_600_7,
-        -0.083_333_457_701_028_57,
-        0.076_917_144_815_104_42,
-        -0.071_419_998_902_471_97,
-        0.066_751_480_254_826_63,
-        -0.062_698_030_480_468_58,
-        0.058_177_834_888_588_624,
-        -0.053_267_683_514_568_14,
-        0.054_159_470_667_198_81,
-        -0.062_750_581_996_235_25,
-        0.056_969_287_775_499_165,
-        -0.024_276_560_924_570_006,
+        0.333_333_333_333_332_8,
+        -0.250_000_000_000_022_04,
+        0.200_000_000_000_262_6,
+        -0.166_666_666_660_240_33,
+        0.142_857_142_811_989_83,
+        -0.125_000_000_693_726_1,
+        0.111_111_114_880_125_62,
+        -0.099_999_961_941_219_32,
+        0.090_908_911_421_793_51,
+        -0.083_334_532_287_184_15,
+        0.076_928_341_121_001_57,
+        -0.071_405_834_978_108_66,
+        0.066_568_494_881_304_65,
+        -0.062_757_797_604_573_3,
+        0.059_985_223_425_222_23,
+        -0.053_953_088_610_880_64,
+        0.044_273_437_133_260_825,
+        -0.053_675_849_079_602_225,
+        0.079_955_024_167_796_55,
+        -0.054_947_076_025_286_31,
     ];
 }
 
@@ -72,14 +74,14 @@ impl Ln1pConstants for f64 {
 ///
 /// `u > -1`, of any size: 0 gives 0 with its sign, +Inf gives +Inf, NaN gives NaN. Nothing is promised of `u <= -1`.
 ///
-/// Largest error: see the tests.
+/// Largest error: f32 0.583 ULP, over all inputs, at 0.36166868; f64 0.57 ULP, sampled.
 #[inline(always)]
 pub(crate) fn ln_1p<T: Float, S: Simd<T>>(u: Lanes<T, S>) -> Lanes<T, S> {
     let one = u.all(T::one());
     let (w, error) = one.two_sum(u);
-    // The exponent field of w / sqrt(1/2), exact because the fraction only carries into it.
+    // The exponent field of w / 0.68, right because the fraction only carries into it.
     let field_mask = u.all(T::infinity());
-    let field = w.int_add(one.int_sub(u.all(T::SQRT_HALF))) & field_mask;
+    let field = w.int_add(one.int_sub(u.all(T::LEAST_SIGNIFICAND))) & field_mask;
     let power_of_two = field.int_sub(one);
     let k = exponent(field);
     let m = w.int_sub(power_of_two);
@@ -94,7 +96,9 @@ pub(crate) fn ln_1p<T: Float, S: Simd<T>>(u: Lanes<T, S>) -> Lanes<T, S> {
     let (sum, carry) = (k * u.all(T::LN2_SHORT)).fast_two_sum(difference);
 
     let cube = square * (g + g);
-    let small = (g_low - g_low * g) + (rest - square_low);
+    // g_low / (1 + g), by 1 - g + g^2 - g^3.
+    let low = g_low.mul_add(-(difference - square + cube), g_low);
+    let small = low + (rest - square_low);
     let small = k.mul_add(u.all(T::LN2_REST), small) + carry;
     let result = sum + cube.mul_add(polynomial(g, T::LN_1P_TAIL), small);
     // Infinity and NaN have no reduced form; 0 keeps its sign.

@@ -120,7 +120,7 @@ pub(super) struct Worst {
 
 impl Worst {
     pub(super) fn meet(&mut self, ulp: f64, at: (f64, f64)) {
-        if !(ulp <= self.ulp) {
+        if ulp.is_nan() || ulp > self.ulp {
             *self = Self { ulp, at };
         }
     }

@@ -221,10 +221,11 @@ impl<T: Float> RowFormula<T, 2> for SoftmaxBackwardRow {
     #[inline(always)]
     fn apply<S: Simd<T>>(self, simd: S, [p, dp]: [&[T]; 2], dx: &mut [T]) -> RowsSeen {
         // The difference dp - sum may overflow though p times it does not: then once more, scaled.
-        RowsSeen::finite([0, 2].into_iter().any(
-            #[inline(always)]
-            |shift| softmax_gradient(simd, p, dp, dx, power(-shift)),
-        ))
+        let mut finite = false;
+        for shift in [0, 2] {
+            finite = finite || softmax_gradient(simd, p, dp, dx, power(-shift));
+        }
+        RowsSeen::finite(finite)
     }
 }
 
@@ -300,10 +301,11 @@ impl<T: Float> RowFormula<T, 2> for LogSoftmaxBackwardRow {
     #[inline(always)]
     fn apply<S: Simd<T>>(self, simd: S, [y, dy]: [&[T]; 2], dx: &mut [T]) -> RowsSeen {
         // The sum of dy may overflow though its product with a small exp(y) does not: then once more, scaled.
-        RowsSeen::finite([0, 64].into_iter().any(
-            #[inline(always)]
-            |shift| log_softmax_gradient(simd, y, dy, dx, shift),
-        ))
+        let mut finite = false;
+        for shift in [0, 64] {
+            finite = finite || log_softmax_gradient(simd, y, dy, dx, shift);
+        }
+        RowsSeen::finite(finite)
     }
 }
 

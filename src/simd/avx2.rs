@@ -130,7 +130,7 @@ impl Simd<f32> for Avx2 {
     }
     #[inline(always)]
     fn any(self, mask: [m32x8; 2]) -> bool {
-        mask != [self.0.splat_m32x8(pulp::m32::new(false)); 2]
+        self.0.avx._mm256_movemask_ps(cast(self.0.or_m32x8(mask[0], mask[1]))) != 0
     }
 
     #[inline(always)]
@@ -247,7 +247,7 @@ impl Simd<f64> for Avx2 {
     }
     #[inline(always)]
     fn any(self, mask: [m64x4; 2]) -> bool {
-        mask != [self.0.splat_m64x4(pulp::m64::new(false)); 2]
+        self.0.avx._mm256_movemask_pd(cast(self.0.or_m64x4(mask[0], mask[1]))) != 0
     }
 
     #[inline(always)]
