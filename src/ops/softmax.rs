@@ -93,7 +93,8 @@ pub fn softmax_with<T: Float>(options: Softmax, x: MatRef<'_, T>, y: MatMut<'_, 
 /// The gradient of [`softmax`]: `dx = p (dp - sum(p dp))` in each row, from the probabilities `p`.
 ///
 /// An entry of probability 0 gets exactly 0 and its `dp` is not read. The sum is exact but for its last rounding;
-/// the error is at most `2 u p (|dp| + |sum|)` with `u = 2^-24` or `2^-53`.
+/// the error is at most `u p (2 |dp| + 3 |sum|)` with `u = 2^-24` or `2^-53`: the roundings of the sum, the difference
+/// and the product.
 ///
 /// # Errors
 /// [`Error::Shape`](crate::Error::Shape) if the shapes differ; [`Error::NonFinite`](crate::Error::NonFinite) if a
