@@ -237,14 +237,8 @@ fn two_sum(a: f64, b: f64) -> (f64, f64) {
     (sum, (a - (sum - part)) + (b - part))
 }
 
-impl From<f64> for Wide {
-    fn from(x: f64) -> Self {
-        Self::new(x)
-    }
-}
-
-impl From<f32> for Wide {
-    fn from(x: f32) -> Self {
+impl<T: Float> From<T> for Wide {
+    fn from(x: T) -> Self {
         Self::new(x)
     }
 }

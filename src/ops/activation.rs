@@ -85,7 +85,7 @@ pub fn tanh<T: Float>(x: &[T], y: &mut [T]) -> Result<()> {
 
 /// The gradient of [`tanh`]: `dx = dy / cosh(x)^2`, from `x` and not from `y`, whose rounding to 1 would make it 0.
 ///
-/// At an infinite `x` it is 0. A NaN in `x` gives NaN.
+/// Within 4 ULP. At an infinite `x` it is 0. A NaN in `x` gives NaN.
 ///
 /// # Errors
 /// [`Error::Shape`](crate::Error::Shape) if the lengths differ; [`Error::NonFinite`](crate::Error::NonFinite) if a

@@ -78,7 +78,10 @@ fn clip<T: Float>(operation: &'static str, tensors: &mut [&mut [T]], max_norm: T
     check_limit(operation, "max_norm", max_norm)?;
     let norm = norm_of(&tensors.iter().map(|x| &**x).collect::<Vec<_>>())?;
     if !norm.mantissa.is_finite() {
-        let faults = Operand::tensors("tensors", tensors);
+        let faults = match tensors {
+            [x] if operation == "clip_by_norm" => Operand::slice("x", x),
+            _ => Operand::tensors("tensors", tensors),
+        };
         diagnose(operation, [faults], [], overflow_or_invalid)?;
     }
     let value = norm.value();

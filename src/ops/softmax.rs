@@ -93,7 +93,8 @@ pub fn softmax_with<T: Float>(options: Softmax, x: MatRef<'_, T>, y: MatMut<'_, 
 /// The gradient of [`softmax`]: `dx = p (dp - sum(p dp))` in each row, from the probabilities `p`.
 ///
 /// An entry of probability 0 gets exactly 0 and its `dp` is not read. The sum is exact but for its last rounding;
-/// the error is at most `2 u p (|dp| + |sum|)` with `u = 2^-24` or `2^-53`.
+/// the error is at most `u p (2 |dp| + 3 |sum|)` with `u = 2^-24` or `2^-53` (and, where products
+/// underflow, `p` times as many smallest subnormals as the row is long).
 ///
 /// # Errors
 /// [`Error::Shape`](crate::Error::Shape) if the shapes differ; [`Error::NonFinite`](crate::Error::NonFinite) if a
@@ -154,7 +155,7 @@ pub fn log_softmax<T: Float>(x: MatRef<'_, T>, mut y: MatMut<'_, T>) -> Result<u
 /// The gradient of [`log_softmax`]: `dx = dy - exp(y) sum(dy)` in each row, from the result `y`.
 ///
 /// An entry of probability 0 (`y = -inf`) gets exactly 0 and its `dy` is not read. The sum is exact but for its last
-/// rounding; the error is at most `2 u (|dy| + exp(y) |sum|)` with `u = 2^-24` or `2^-53`.
+/// rounding; the error is at most `u (|dy| + 5 exp(y) |sum|)` with `u = 2^-24` or `2^-53`.
 ///
 /// # Errors
 /// [`Error::Shape`](crate::Error::Shape) if the shapes differ; [`Error::NonFinite`](crate::Error::NonFinite) if a
@@ -313,7 +314,9 @@ impl<T: Float> RowFormula<T, 2> for LogSoftmaxBackwardRow {
 #[inline(always)]
 fn log_softmax_gradient<T: Float, S: Simd<T>>(simd: S, y: &[T], dy: &[T], dx: &mut [T], shift: i32) -> bool {
     let (zero, lowest) = (Lanes::zero(simd), Lanes::splat(simd, T::neg_infinity()));
-    let scale = Lanes::splat(simd, power(-shift));
+    let (is_retry, scale) = (shift != 0, Lanes::splat(simd, power(-shift)));
+    let (two, four, quarter) =
+        (Lanes::splat(simd, power(1)), Lanes::splat(simd, power(2)), Lanes::splat(simd, power(-2)));
     let shift = Lanes::splat(simd, T::from(shift).unwrap_or_else(T::zero));
     let sum = sum_terms(
         simd,
@@ -331,7 +334,12 @@ fn log_softmax_gradient<T: Float, S: Simd<T>>(simd: S, y: &[T], dy: &[T], dx: &m
         |[y, dy], [_]| {
             // A large sum may lift the product out of the range in which exp(y) alone underflows.
             let (e, exponent) = math::exp_parts(y, zero);
-            let result = dy - math::scaled_product(sum, e, exponent + shift);
+            let mut result = dy - math::scaled_product(sum, e, exponent + shift);
+            if is_retry {
+                // The product may be too large though the difference is not: so from quarters of both.
+                let quarters = dy * quarter - math::scaled_product(sum, e, exponent + shift - two);
+                result = (result - result).eq(zero).select(result, quarters * four);
+            }
             let result = y.eq(lowest).select(zero, result);
             watch.see(result);
             [result]

@@ -1,0 +1,553 @@
+//! The largest error of every operation, against the reference, on every instruction set: the bounds of the
+//! documentation.
+
+mod common;
+
+use common::{Kind, Rng, Worst, data, draw, mat, mat_mut, num, nums, on_every_isa};
+use nanproof::reference::{self, Wide};
+use nanproof::{
+    CrossEntropy, Float, Matmul, Reduction, clip_by_global_norm, clip_by_norm, cross_entropy, cross_entropy_backward,
+    dot, dot_backward, l2_norm, l2_norm_backward, log_softmax, log_softmax_backward, logsumexp, logsumexp_backward,
+    matmul, matmul_with, safe_div, safe_div_backward, softmax, softmax_backward, sum, tanh, tanh_backward,
+};
+
+/// Half a unit in the last place of 1.
+fn unit_roundoff<T: Float>() -> Wide {
+    Wide::new(T::epsilon()) / Wide::new(2.0_f64)
+}
+
+/// The smallest positive number.
+fn smallest<T: Float>() -> Wide {
+    Wide::new(T::from_bits(1))
+}
+
+/// `|got - want| / bound`.
+fn share<T: Float>(got: T, want: Wide, bound: Wide) -> f64 {
+    ((Wide::new(got) - want).abs() / bound).to_f64()
+}
+
+/// Rows of logits of many kinds and lengths.
+fn rows<T: Float>() -> Vec<(String, Vec<T>)> {
+    let mut rows = Vec::new();
+    for len in [1, 2, 3, 15, 16, 17, 64, 130, 1000, 4096] {
+        for (seed, (name, center, spread)) in [
+            ("near 0", 0.0, 1.0),
+            ("within 20", 0.0, 20.0),
+            ("near 20", 20.0, 1.0),
+            ("near -20", -20.0, 1.0),
+            ("within 100", 0.0, 100.0),
+            ("wide", 0.0, 1000.0),
+            ("close to one another", 3.0, 1e-6),
+        ]
+        .into_iter()
+        .enumerate()
+        {
+            let x = data::<T>(seed as u64, Kind::Within(spread), len);
+            rows.push((format!("{len} {name}"), x.into_iter().map(|x| x + num(center)).collect()));
+        }
+    }
+    let flat = |len: usize, at: f64, rest: f64| {
+        let mut x = vec![num::<T>(rest); len];
+        x[len / 2] = num(at);
+        x
+    };
+    for len in [2, 5, 100, 4096] {
+        rows.push((format!("{len} confident"), flat(len, 30.0, 0.1)));
+        rows.push((format!("{len} all the same"), flat(len, -7.3, -7.3)));
+        rows.push((format!("{len} one small"), flat(len, -50.3, 1.7)));
+        rows.push((format!("{len} huge"), data(3, Kind::Huge, len)));
+        rows.push((format!("{len} of every size"), data(4, Kind::AnyFinite, len)));
+        rows.push((format!("{len} tiny"), data(5, Kind::Tiny, len)));
+        let cancel = -(len as f64).ln();
+        let x = data::<T>(6, Kind::Within(1e-3), len).into_iter().map(|x| x + num(cancel)).collect();
+        rows.push((format!("{len} nearly cancelling"), x));
+    }
+    rows
+}
+
+fn softmax_family<T: Float>() {
+    let [mut p, mut log_p, mut lse, mut cancelled, mut dlse] =
+        ["softmax", "log_softmax", "logsumexp", "logsumexp, of the maximum", "logsumexp_backward"].map(Worst::of::<T>);
+    for (name, x) in rows::<T>() {
+        let n = x.len();
+        let factors: [T; 4] = nums::<T>(&[1.0, -0.3, 1e30, 1e-30]).try_into().expect("four");
+        let want = (reference::softmax(&x), reference::log_softmax(&x), reference::logsumexp(&x));
+        let want_dlse = factors.map(|dy| reference::logsumexp_backward(&x, dy));
+        on_every_isa(|isa| {
+            let context = format!("{isa}, {name}");
+            let mut y = vec![T::nan(); n];
+            assert_eq!(softmax(mat(&x, 1, n), mat_mut(&mut y, 1, n)), Ok(0));
+            p.compare(&y, &want.0, &context);
+            let overflows = want.1.iter().any(|y| y.abs() > Wide::new(T::max_value()));
+            assert_eq!(log_softmax(mat(&x, 1, n), mat_mut(&mut y, 1, n)).is_err(), overflows, "{context}");
+            log_p.compare(&y, &want.1, &context);
+            logsumexp(mat(&x, 1, n), &mut y[..1]).expect(&context);
+            let max = x.iter().copied().fold(T::neg_infinity(), T::max);
+            if max >= T::zero() {
+                lse.compare(&y[..1], &[want.2], &context);
+            } else {
+                let size = max.abs().max(T::min_positive_value());
+                let ulp = Wide::new(T::from_bits(size.to_bits() + 1)) - Wide::new(size);
+                let error = share(y[0], want.2, ulp).min(reference::ulp_error(y[0], want.2));
+                cancelled.meet(error, || context.clone());
+            }
+            for (dy, want) in factors.iter().zip(&want_dlse) {
+                logsumexp_backward(mat(&x, 1, n), &[*dy], mat_mut(&mut y, 1, n)).expect(&context);
+                dlse.compare(&y, want, &format!("{context}, dy {dy:e}"));
+            }
+        });
+    }
+    p.assert_at_most(2.0);
+    log_p.assert_at_most(2.0);
+    lse.assert_at_most(2.0);
+    cancelled.assert_at_most(2.0);
+    dlse.assert_at_most(3.0);
+}
+
+#[test]
+fn softmax_and_log_sum_exp() {
+    softmax_family::<f32>();
+    softmax_family::<f64>();
+}
+
+fn softmax_gradients<T: Float>() {
+    let [mut dx_share, mut log_share] =
+        ["softmax_backward, of its bound", "log_softmax_backward, of its bound"].map(Worst::of::<T>);
+    let u = unit_roundoff::<T>();
+    let [two, three, five] = [2.0, 3.0, 5.0].map(Wide::new::<f64>);
+    for (name, x) in rows::<T>() {
+        let n = x.len();
+        for kind in [Kind::Within(1.0), Kind::Whole, Kind::Huge, Kind::AnyFinite, Kind::Tiny] {
+            let dy = data::<T>(n as u64, kind, n);
+            let p = reference::softmax(&x).into_iter().map(|p| num::<T>(p.to_f64())).collect::<Vec<_>>();
+            let y = reference::log_softmax(&x).into_iter().map(|y| num::<T>(y.to_f64())).collect::<Vec<_>>();
+            let (want, want_log) = (reference::softmax_backward(&p, &dy), reference::log_softmax_backward(&y, &dy));
+            let p_sum = reference::dot(&p, &dy).abs();
+            let lost = Wide::new(n as f64) * smallest::<T>();
+            let counted = y.iter().zip(&dy).filter(|(y, _)| y.is_finite()).map(|(_, dy)| *dy).collect::<Vec<_>>();
+            let log_sum = reference::sum(&counted).abs();
+            on_every_isa(|isa| {
+                let context = format!("{isa}, {name}, {kind:?}");
+                let mut dx = vec![T::nan(); n];
+                let _ = softmax_backward(mat(&p, 1, n), mat(&dy, 1, n), mat_mut(&mut dx, 1, n));
+                for i in 0..n {
+                    let bound = u * Wide::new(p[i]) * (two * Wide::new(dy[i]).abs() + three * p_sum)
+                        + lost * Wide::new(p[i])
+                        + smallest::<T>();
+                    let error = if dx[i].is_infinite() {
+                        reference::ulp_error(dx[i], want[i])
+                    } else {
+                        share(dx[i], want[i], bound)
+                    };
+                    dx_share.meet(error, || format!("{context}: {:e} for {:e}", dx[i], want[i].to_f64()));
+                }
+                let _ = log_softmax_backward(mat(&y, 1, n), mat(&dy, 1, n), mat_mut(&mut dx, 1, n));
+                for i in 0..n {
+                    let bound = u * (Wide::new(dy[i]).abs() + five * Wide::new(y[i]).exp() * log_sum) + smallest::<T>();
+                    let error = if dx[i].is_infinite() {
+                        reference::ulp_error(dx[i], want_log[i])
+                    } else {
+                        share(dx[i], want_log[i], bound)
+                    };
+                    log_share.meet(error, || format!("{context}: {:e} for {:e}", dx[i], want_log[i].to_f64()));
+                }
+            });
+        }
+    }
+    for worst in [dx_share, log_share] {
+        worst.assert_at_most(1.0);
+    }
+}
+
+#[test]
+fn gradients_of_softmax_and_log_softmax() {
+    softmax_gradients::<f32>();
+    softmax_gradients::<f64>();
+}
+
+fn losses<T: Float>() {
+    let [mut value, mut gradient] = ["cross_entropy, one row", "cross_entropy_backward"].map(Worst::of::<T>);
+    let options = CrossEntropy { ignore: None, reduction: Reduction::Sum };
+    let rows = rows::<T>().into_iter().filter(|(name, _)| !name.contains("huge") && !name.contains("every size"));
+    for (name, x) in rows {
+        let n = x.len();
+        let largest = (0..n).fold(0, |best, i| if x[i] > x[best] { i } else { best });
+        for target in [largest, 0, n - 1, n / 2] {
+            let targets = [target as u32];
+            let factors = nums::<T>(&[1.0, 1e25, -1e-3]);
+            let want = reference::cross_entropy(options, mat(&x, 1, n), &targets);
+            let want_gradients = factors
+                .iter()
+                .map(|&g| reference::cross_entropy_backward(options, mat(&x, 1, n), &targets, g))
+                .collect::<Vec<_>>();
+            on_every_isa(|isa| {
+                let context = format!("{isa}, {name}, target {target}");
+                let loss = cross_entropy(options, mat(&x, 1, n), &targets).expect(&context);
+                value.compare(&[loss.value], &[want], &context);
+                for (&g, want) in factors.iter().zip(&want_gradients) {
+                    let mut dx = vec![T::nan(); n];
+                    cross_entropy_backward(options, mat(&x, 1, n), &targets, g, mat_mut(&mut dx, 1, n))
+                        .expect(&context);
+                    gradient.compare(&dx, want, &format!("{context}, g {g:e}"));
+                }
+            });
+        }
+    }
+    value.assert_at_most(2.0);
+    gradient.assert_at_most(3.0);
+}
+
+#[test]
+fn cross_entropy_and_its_gradient() {
+    losses::<f32>();
+    losses::<f64>();
+}
+
+/// The loss near a crossing of two logits, where the probability of the target is neither near 0 nor near 1, and
+/// `p - 1` cancels most of a `p` that is not the largest.
+fn two_classes<T: Float>() {
+    let mut gradient = Worst::of::<T>("cross_entropy_backward, two classes");
+    let options = CrossEntropy::default();
+    for i in 0..2000 {
+        let x = [num::<T>(0.01 * f64::from(i - 1000)), num(0.0)];
+        let want = reference::cross_entropy_backward(options, mat(&x, 1, 2), &[0], T::one());
+        on_every_isa(|isa| {
+            let mut dx = [T::nan(); 2];
+            cross_entropy_backward(options, mat(&x, 1, 2), &[0], T::one(), mat_mut(&mut dx, 1, 2)).expect("finite");
+            gradient.compare(&dx, &want, &format!("{isa}, {x:?}"));
+        });
+    }
+    gradient.assert_at_most(3.0);
+}
+
+#[test]
+fn cross_entropy_gradient_of_two_classes() {
+    two_classes::<f32>();
+    two_classes::<f64>();
+}
+
+/// Means over many rows.
+fn mean_losses<T: Float>() {
+    let [mut value, mut gradient] = ["cross_entropy, mean", "cross_entropy_backward, mean"].map(Worst::of::<T>);
+    let options = CrossEntropy { ignore: Some(3), reduction: Reduction::Mean };
+    for (rows, cols) in [(7, 5), (50, 20), (301, 10)] {
+        let x = data::<T>(11, Kind::Within(8.0), rows * cols);
+        let mut rng = Rng(12);
+        let targets = (0..rows).map(|_| rng.below(cols) as u32).collect::<Vec<_>>();
+        let want = reference::cross_entropy(options, mat(&x, rows, cols), &targets);
+        let want_gradient = reference::cross_entropy_backward(options, mat(&x, rows, cols), &targets, T::one());
+        on_every_isa(|isa| {
+            let context = format!("{isa}, {rows} x {cols}");
+            let loss = cross_entropy(options, mat(&x, rows, cols), &targets).expect(&context);
+            assert_eq!(loss.count, targets.iter().filter(|&&t| t != 3).count());
+            value.compare(&[loss.value], &[want], &context);
+            let mut dx = vec![T::nan(); rows * cols];
+            let dx_view = mat_mut(&mut dx, rows, cols);
+            cross_entropy_backward(options, mat(&x, rows, cols), &targets, T::one(), dx_view).expect(&context);
+            gradient.compare(&dx, &want_gradient, &context);
+        });
+    }
+    // Two roundings more than the losses and the gradients of rows: the sum and the quotient.
+    value.assert_at_most(3.0);
+    gradient.assert_at_most(3.0);
+}
+
+#[test]
+fn mean_cross_entropy() {
+    mean_losses::<f32>();
+    mean_losses::<f64>();
+}
+
+/// Vectors of every size and mixture.
+fn vectors<T: Float>() -> Vec<(String, Vec<T>)> {
+    let kinds = [Kind::Within(1.0), Kind::AnyFinite, Kind::Huge, Kind::Tiny, Kind::Whole];
+    let mut vectors = Vec::new();
+    for len in [0, 1, 2, 3, 9, 16, 17, 100, 1000, 4096, 4097, 10_000] {
+        for kind in kinds {
+            vectors.push((format!("{len} {kind:?}"), data(len as u64, kind, len)));
+        }
+        // Squares that over- and underflow at the edge, and mixtures.
+        let (root, tiny) = (T::max_value().sqrt(), T::min_positive_value().sqrt());
+        for (name, scale) in
+            [("squares overflow", root), ("squares underflow", tiny), ("squares vanish", tiny * num(1e-3))]
+        {
+            let x = data::<T>(len as u64 + 1, Kind::Within(1.0), len).into_iter().map(|x| x * scale).collect();
+            vectors.push((format!("{len} {name}"), x));
+        }
+        let mut mixed = data::<T>(len as u64 + 2, Kind::Tiny, len);
+        mixed.iter_mut().step_by(7).for_each(|x| *x = T::one());
+        vectors.push((format!("{len} ones and tiny"), mixed));
+        vectors.push((format!("{len} near the edge"), vec![tiny * num(3.0); len]));
+        vectors.push((format!("{len} subnormal"), vec![T::from_bits(3); len]));
+    }
+    vectors
+}
+
+fn norms<T: Float>() {
+    let [mut norm, mut gradient, mut clip] = ["l2_norm", "l2_norm_backward", "clip_by_norm"].map(Worst::of::<T>);
+    for (name, x) in vectors::<T>() {
+        let want = reference::l2_norm(&x);
+        let overflows = want > Wide::new(T::max_value());
+        let factors = nums::<T>(&[1.0, -1e30, 1e-30]);
+        let want_gradients = factors.iter().map(|&g| reference::l2_norm_backward(&x, g)).collect::<Vec<_>>();
+        let limits =
+            [num(0.0), num(1e-3), num(1.0), T::min_positive_value(), T::max_value(), T::infinity(), T::from_bits(5)];
+        let want_clips = limits.map(|max| reference::clip_by_norm(&x, max));
+        on_every_isa(|isa| {
+            let context = format!("{isa}, {name}");
+            match l2_norm(&x) {
+                Ok(got) => norm.compare(&[got], &[want], &context),
+                Err(error) => assert!(overflows, "{context}: {error}"),
+            }
+            let mut dx = vec![T::nan(); x.len()];
+            for (&g, want) in factors.iter().zip(&want_gradients) {
+                let result = l2_norm_backward(&x, g, &mut dx);
+                let overflows = want.iter().any(|dx| dx.abs() > Wide::new(T::max_value()));
+                assert_eq!(result.is_err(), overflows, "{context}");
+                gradient.compare(&dx, want, &format!("{context}, g {g:e}"));
+            }
+            for (&max, want) in limits.iter().zip(&want_clips) {
+                let mut clipped = x.clone();
+                clip_by_norm(&mut clipped, max).expect(&context);
+                clip.compare(&clipped, want, &format!("{context}, max {max:e}"));
+                let mut parts = x.clone();
+                let (first, second) = parts.split_at_mut(x.len() / 3);
+                clip_by_global_norm(&mut [first, second], max).expect(&context);
+                clip.compare(&parts, want, &format!("{context}, max {max:e}, in two tensors"));
+            }
+        });
+    }
+    norm.assert_at_most(1.0);
+    gradient.assert_at_most(3.0);
+    clip.assert_at_most(2.5);
+}
+
+#[test]
+fn norms_and_clipping() {
+    norms::<f32>();
+    norms::<f64>();
+}
+
+/// `u |s| + n^2 u^2 sum |terms|`, the bound of sums and dot products, with `n` smallest numbers for products.
+fn sum_bound<T: Float>(value: Wide, magnitudes: Wide, n: usize, products: bool) -> Wide {
+    let nu = Wide::new(n as f64) * unit_roundoff::<T>();
+    let lost = if products { Wide::new(n as f64) * smallest::<T>() } else { smallest::<T>() };
+    unit_roundoff::<T>() * value.abs() + nu * nu * magnitudes + lost
+}
+
+fn sums<T: Float>() {
+    let [mut total, mut product] = ["sum, of its bound", "dot, of its bound"].map(Worst::of::<T>);
+    let cancelling = [10, 1000, 9000].map(|n| {
+        // Each number and, far away, its negative, with a small rest.
+        let half = data::<T>(n as u64, Kind::AnyFinite, n);
+        let mut x = half.clone();
+        x.extend(data::<T>(2, Kind::Within(1.0), 5));
+        x.extend(half.iter().rev().map(|&x| -x));
+        (format!("{n} cancelling"), x)
+    });
+    for (name, x) in vectors::<T>().into_iter().chain(cancelling) {
+        let n = x.len();
+        let reversed = x.iter().rev().copied().collect::<Vec<_>>();
+        let magnitudes = x.iter().map(|x| x.abs()).collect::<Vec<_>>();
+        let ones = [data::<T>(1, Kind::Whole, n), reversed.clone(), vec![T::one(); n]];
+        let want = reference::sum(&x);
+        let bound = sum_bound::<T>(want, reference::sum(&magnitudes), n, false);
+        let dots = ones.map(|b| {
+            let want = reference::dot(&x, &b);
+            let b_magnitudes = b.iter().map(|x| x.abs()).collect::<Vec<_>>();
+            (sum_bound::<T>(want, reference::dot(&magnitudes, &b_magnitudes), n, true), want, b)
+        });
+        let is_over = |x: Wide| x.abs() > Wide::new(T::max_value());
+        on_every_isa(|isa| {
+            let context = format!("{isa}, {name}");
+            match sum(&x) {
+                Ok(got) => {
+                    total.meet(share(got, want, bound), || format!("{context}: {got:e} for {:e}", want.to_f64()))
+                }
+                Err(error) => assert!(is_over(want), "{context}: {error}"),
+            }
+            for (bound, want, b) in &dots {
+                match dot(&x, b) {
+                    Ok(got) => product
+                        .meet(share(got, *want, *bound), || format!("{context}: {got:e} for {:e}", want.to_f64())),
+                    Err(error) => assert!(is_over(*want), "{context}: {error}"),
+                }
+            }
+        });
+    }
+    total.assert_at_most(1.0);
+    product.assert_at_most(1.0);
+}
+
+#[test]
+fn sums_and_dot_products() {
+    sums::<f32>();
+    sums::<f64>();
+}
+
+fn dot_gradients<T: Float>() {
+    let mut worst = Worst::of::<T>("dot_backward");
+    for kind in [Kind::Within(1.0), Kind::AnyFinite, Kind::Tiny] {
+        let (a, b) = (data::<T>(1, kind, 333), data::<T>(2, kind, 333));
+        for g in nums::<T>(&[1.0, -0.7, 1e-20, 1e-42, 1e20]) {
+            let times_g = |x: &[T]| x.iter().map(|&x| Wide::new(x) * Wide::new(g)).collect::<Vec<_>>();
+            let (want_a, want_b) = (times_g(&b), times_g(&a));
+            on_every_isa(|isa| {
+                let (mut da, mut db) = (vec![T::nan(); 333], vec![T::nan(); 333]);
+                let _ = dot_backward(&a, &b, g, &mut da, &mut db);
+                worst.compare(&da, &want_a, &format!("{isa}, {kind:?}, g {g:e}"));
+                worst.compare(&db, &want_b, &format!("{isa}, {kind:?}, g {g:e}"));
+            });
+        }
+    }
+    // Rounded once, and once more where g or the result is subnormal.
+    worst.assert_at_most(1.0);
+}
+
+#[test]
+fn gradients_of_dot_products() {
+    dot_gradients::<f32>();
+    dot_gradients::<f64>();
+}
+
+fn quotients<T: Float>() {
+    let [mut q_worst, mut da_worst, mut db_worst] =
+        ["safe_div", "safe_div_backward, da", "safe_div_backward, db"].map(Worst::of::<T>);
+    let mut rng = Rng(5);
+    let kinds = [Kind::Within(2.0), Kind::AnyFinite, Kind::Huge, Kind::Tiny, Kind::Whole];
+    let n = 30_000;
+    let mut draw_any = || {
+        let kind = kinds[rng.below(kinds.len())];
+        draw::<T>(&mut rng, kind)
+    };
+    let a = (0..n).map(|_| draw_any()).collect::<Vec<_>>();
+    let b = (0..n).map(|_| draw_any()).collect::<Vec<_>>();
+    let g = (0..n).map(|_| draw_any()).collect::<Vec<_>>();
+    let want_q = (0..n).map(|i| reference::safe_div(a[i], b[i])).collect::<Vec<_>>();
+    let want = (0..n).map(|i| reference::safe_div_backward(a[i], b[i], g[i])).collect::<Vec<_>>();
+    on_every_isa(|isa| {
+        let (mut q, mut da, mut db) = (vec![T::nan(); n], vec![T::nan(); n], vec![T::nan(); n]);
+        let _ = safe_div(&a, &b, &mut q);
+        let _ = safe_div_backward(&a, &b, &g, &mut da, &mut db);
+        for i in 0..n {
+            let context = format!("{isa}, a {:e}, b {:e}, g {:e}", a[i], b[i], g[i]);
+            q_worst.compare(&q[i..=i], &want_q[i..=i], &context);
+            da_worst.compare(&da[i..=i], &want[i][..1], &context);
+            db_worst.compare(&db[i..=i], &want[i][1..], &context);
+        }
+    });
+    q_worst.assert_at_most(0.5);
+    da_worst.assert_at_most(0.5);
+    db_worst.assert_at_most(2.0);
+}
+
+#[test]
+fn division_and_its_gradients() {
+    quotients::<f32>();
+    quotients::<f64>();
+}
+
+fn hyperbolic_tangents<T: Float>(bound: f64) {
+    let [mut value, mut gradient] = ["tanh", "tanh_backward"].map(Worst::of::<T>);
+    for kind in
+        [Kind::Within(1.0), Kind::Within(20.0), Kind::AnyFinite, Kind::Tiny, Kind::Within(0.01), Kind::Within(100.0)]
+    {
+        let x = data::<T>(21, kind, 3000);
+        let want = x.iter().map(|&x| reference::tanh(x)).collect::<Vec<_>>();
+        let upstream = nums::<T>(&[1.0, -0.1, 1e30, 1e-30]);
+        let dy = upstream.iter().copied().cycle().take(3000).collect::<Vec<_>>();
+        let want_gradient = x.iter().zip(&dy).map(|(&x, &dy)| reference::tanh_backward(x, dy)).collect::<Vec<_>>();
+        on_every_isa(|isa| {
+            let mut y = vec![T::nan(); 3000];
+            tanh(&x, &mut y).expect("finite");
+            for i in 0..3000 {
+                value.compare(&y[i..=i], &want[i..=i], &format!("{isa}, {:e}", x[i]));
+            }
+            tanh_backward(&x, &dy, &mut y).expect("finite");
+            for i in 0..3000 {
+                gradient.compare(&y[i..=i], &want_gradient[i..=i], &format!("{isa}, {:e}, dy {:e}", x[i], dy[i]));
+            }
+        });
+    }
+    value.assert_at_most(bound);
+    gradient.assert_at_most(4.0);
+}
+
+#[test]
+fn tanh_and_its_gradient() {
+    hyperbolic_tangents::<f32>(1.0);
+    hyperbolic_tangents::<f64>(1.5);
+}
+
+fn products<T: Float>() {
+    let [mut plain, mut scaled] = ["matmul, of its bound", "matmul_with, of its bound"].map(Worst::of::<T>);
+    let block = if T::LANES == 16 { 512 } else { 256 };
+    for (m, k, n) in [(1, 1, 1), (3, 7, 5), (17, 100, 33), (2, 512, 3), (5, 1025, 20), (3, 5000, 2)] {
+        for kind in [Kind::Within(1.0), Kind::Whole, Kind::AnyFinite, Kind::Tiny, Kind::Huge] {
+            let (a, b, c) = (data::<T>(1, kind, m * k), data::<T>(2, kind, k * n), data::<T>(3, kind, m * n));
+            let magnitudes = |x: &[T]| x.iter().map(|x| x.abs()).collect::<Vec<_>>();
+            let want = reference::matmul(mat(&a, m, k), mat(&b, k, n));
+            let sizes = reference::matmul(mat(&magnitudes(&a), m, k), mat(&magnitudes(&b), k, n));
+            let count = Wide::new((k.min(block) + k.div_ceil(block)) as f64);
+            let lost = Wide::new(k as f64) * smallest::<T>();
+            let bounds = sizes.iter().map(|&size| count * unit_roundoff::<T>() * size + lost).collect::<Vec<_>>();
+            let options = Matmul { alpha: num(0.7), beta: num(-1.3) };
+            let (alpha, beta) = (Wide::new(options.alpha), Wide::new(options.beta));
+            on_every_isa(|isa| {
+                let context = format!("{isa}, {m} x {k} x {n}, {kind:?}");
+                let mut got = vec![T::nan(); m * n];
+                let _ = matmul(mat(&a, m, k), mat(&b, k, n), mat_mut(&mut got, m, n));
+                for i in 0..m * n {
+                    let error = if got[i].is_finite() {
+                        share(got[i], want[i], bounds[i])
+                    } else {
+                        reference::ulp_error(got[i], want[i])
+                    };
+                    plain.meet(error, || format!("{context}: {:e} for {:e}", got[i], want[i].to_f64()));
+                }
+                got.copy_from_slice(&c);
+                let _ = matmul_with(options, mat(&a, m, k), mat(&b, k, n), mat_mut(&mut got, m, n));
+                for i in 0..m * n {
+                    let old = beta * Wide::new(c[i]);
+                    let want = alpha * want[i] + old;
+                    // The roundings of alpha times each block, beta times C, and their sums.
+                    let slack = Wide::new(4.0_f64) * unit_roundoff::<T>() * (alpha.abs() * sizes[i] + old.abs());
+                    let bound = alpha.abs() * bounds[i] + slack + smallest::<T>() + smallest::<T>();
+                    let error = if got[i].is_finite() {
+                        share(got[i], want, bound)
+                    } else {
+                        reference::ulp_error(got[i], want)
+                    };
+                    scaled.meet(error, || format!("{context}: {:e} for {:e}", got[i], want.to_f64()));
+                }
+            });
+        }
+    }
+    plain.assert_at_most(1.0);
+    scaled.assert_at_most(1.0);
+}
+
+#[test]
+fn matrix_products() {
+    products::<f32>();
+    products::<f64>();
+}
+
+/// The reference itself, where the answer is known to all digits.
+#[test]
+fn the_reference_is_right() {
+    let digits = |x: Wide, high: f64, low: f64| {
+        let error = x - Wide::new(high) - Wide::new(low);
+        assert!((error.abs() / x.abs()).to_f64() < 1e-30, "{:e}", (error / x).to_f64());
+    };
+    // Each constant as the nearest f64 and the nearest f64 of the rest.
+    digits(Wide::new(1.0_f64).exp(), 2.718281828459045, 1.445_646_891_729_250_2e-16);
+    digits(Wide::new(1.0_f64).ln_1p(), 0.6931471805599453, 2.319_046_813_846_299_6e-17);
+    digits(Wide::new(2.0_f64).sqrt(), 1.4142135623730951, -9.667_293_313_452_913e-17);
+    digits(Wide::new(1.0_f64).tanh(), 0.7615941559557649, 3.709_021_448_216_492_4e-17);
+    assert_eq!(reference::sum(&[f64::MAX, f64::from_bits(1), -f64::MAX]).to_f64(), f64::from_bits(1));
+    assert_eq!(reference::dot(&[f32::INFINITY, 1.0], &[1.0, 1.0]).to_f64(), f64::INFINITY);
+    assert!(reference::dot(&[f32::INFINITY, 1.0], &[0.0, 1.0]).to_f64().is_nan());
+    assert_eq!(reference::ulp_error(f32::INFINITY, f32::MAX), 1.0);
+    assert_eq!(reference::ulp_error(0.0_f32, f32::from_bits(2)), 2.0);
+}

@@ -1,0 +1,180 @@
+//! Every backward function against central differences of its forward function in `f64`, and closed forms at the points
+//! where differences do not reach.
+
+mod common;
+
+use approx::assert_relative_eq;
+use common::{Kind, assert_same, data, mat, mat_mut, num, nums};
+use nanproof::{
+    CrossEntropy, Float, Reduction, clip_by_value, clip_by_value_backward, cross_entropy, cross_entropy_backward, dot,
+    dot_backward, l2_norm, l2_norm_backward, log_softmax, log_softmax_backward, logsumexp, logsumexp_backward, matmul,
+    matmul_backward, relu, relu_backward, safe_div, safe_div_backward, softmax, softmax_backward, sum, sum_backward,
+    tanh, tanh_backward,
+};
+
+/// The gradient of `f` at `x`, with an error of about `h^4`.
+fn differences(x: &[f64], mut f: impl FnMut(&[f64]) -> f64) -> Vec<f64> {
+    let h = 1e-3;
+    let mut at = x.to_vec();
+    let gradient = |i: usize| {
+        let mut moved = |by: f64| {
+            at[i] = x[i] + by;
+            let value = f(&at);
+            at[i] = x[i];
+            value
+        };
+        (8.0 * (moved(h) - moved(-h)) - (moved(2.0 * h) - moved(-2.0 * h))) / (12.0 * h)
+    };
+    (0..x.len()).map(gradient).collect()
+}
+
+#[track_caller]
+fn assert_close(got: &[f64], want: &[f64]) {
+    assert_eq!(got.len(), want.len());
+    for (got, want) in got.iter().zip(want) {
+        assert_relative_eq!(got, want, epsilon = 1e-9, max_relative = 1e-8);
+    }
+}
+
+/// Three rows of eleven.
+const ROWS: usize = 3;
+const COLS: usize = 11;
+
+fn sample(seed: u64) -> Vec<f64> {
+    data(seed, Kind::Within(2.0), ROWS * COLS)
+}
+
+/// The loss `sum(w y)` of a function that writes `y`, and of one matrix to another.
+fn weighted(w: &[f64], f: impl FnOnce(&mut [f64]) -> nanproof::Result<()>) -> f64 {
+    let mut y = vec![f64::NAN; w.len()];
+    f(&mut y).expect("finite");
+    y.iter().zip(w).map(|(y, w)| y * w).sum()
+}
+
+#[test]
+fn maps() {
+    let x = sample(1).into_iter().map(|x| x + 0.01 * x.signum()).collect::<Vec<_>>(); // away from the kink of relu
+    let dy = sample(2);
+    let mut dx = vec![f64::NAN; x.len()];
+    relu_backward(&x, &dy, &mut dx).expect("finite");
+    assert_close(&dx, &differences(&x, |x| weighted(&dy, |y| relu(x, y))));
+    tanh_backward(&x, &dy, &mut dx).expect("finite");
+    assert_close(&dx, &differences(&x, |x| weighted(&dy, |y| tanh(x, y))));
+    clip_by_value_backward(&x, 0.9, &dy, &mut dx).expect("finite");
+    let clipped = |x: &[f64]| {
+        weighted(&dy, |y| {
+            y.copy_from_slice(x);
+            clip_by_value(y, 0.9).map(drop)
+        })
+    };
+    assert_close(&dx, &differences(&x, clipped));
+}
+
+#[test]
+fn quotients() {
+    let (a, g) = (sample(3), sample(5));
+    let b = sample(4).into_iter().map(|b| b + 0.5_f64.copysign(b)).collect::<Vec<_>>();
+    let (mut da, mut db) = (vec![f64::NAN; a.len()], vec![f64::NAN; a.len()]);
+    safe_div_backward(&a, &b, &g, &mut da, &mut db).expect("finite");
+    assert_close(&da, &differences(&a, |a| weighted(&g, |q| safe_div(a, &b, q).map(drop))));
+    let want = differences(&b, |b| weighted(&g, |q| safe_div(&a, b, q).map(drop)));
+    db.iter().zip(want).for_each(|(db, want)| assert_relative_eq!(*db, want, epsilon = 1e-8, max_relative = 1e-7));
+}
+
+#[test]
+fn sums_and_norms() {
+    let (x, y) = (sample(6), sample(7));
+    let (mut dx, mut dy) = (vec![f64::NAN; x.len()], vec![f64::NAN; x.len()]);
+    sum_backward(1.7, &mut dx).expect("finite");
+    assert_close(&dx, &differences(&x, |x| 1.7 * sum(x).expect("finite")));
+    dot_backward(&x, &y, -1.3, &mut dx, &mut dy).expect("finite");
+    assert_close(&dx, &differences(&x, |x| -1.3 * dot(x, &y).expect("finite")));
+    assert_close(&dy, &differences(&y, |y| -1.3 * dot(&x, y).expect("finite")));
+    l2_norm_backward(&x, 2.5, &mut dx).expect("finite");
+    assert_close(&dx, &differences(&x, |x| 2.5 * l2_norm(x).expect("finite")));
+}
+
+#[test]
+fn rows_of_logits() {
+    let (x, dy) = (sample(8), sample(9));
+    let (view, len) = (mat(&x, ROWS, COLS), x.len());
+    let (mut y, mut dx) = (vec![f64::NAN; len], vec![f64::NAN; len]);
+    softmax(view, mat_mut(&mut y, ROWS, COLS)).expect("finite");
+    softmax_backward(mat(&y, ROWS, COLS), mat(&dy, ROWS, COLS), mat_mut(&mut dx, ROWS, COLS)).expect("finite");
+    let f = |x: &[f64]| weighted(&dy, |y| softmax(mat(x, ROWS, COLS), mat_mut(y, ROWS, COLS)).map(drop));
+    assert_close(&dx, &differences(&x, f));
+    log_softmax(view, mat_mut(&mut y, ROWS, COLS)).expect("finite");
+    log_softmax_backward(mat(&y, ROWS, COLS), mat(&dy, ROWS, COLS), mat_mut(&mut dx, ROWS, COLS)).expect("finite");
+    let f = |x: &[f64]| weighted(&dy, |y| log_softmax(mat(x, ROWS, COLS), mat_mut(y, ROWS, COLS)).map(drop));
+    assert_close(&dx, &differences(&x, f));
+    logsumexp_backward(view, &dy[..ROWS], mat_mut(&mut dx, ROWS, COLS)).expect("finite");
+    assert_close(&dx, &differences(&x, |x| weighted(&dy[..ROWS], |y| logsumexp(mat(x, ROWS, COLS), y))));
+    for (reduction, targets) in
+        [(Reduction::Mean, [0, 99, 10]), (Reduction::Sum, [5, 5, 99]), (Reduction::Mean, [99; 3])]
+    {
+        let options = CrossEntropy { ignore: Some(99), reduction };
+        cross_entropy_backward(options, view, &targets, 0.7, mat_mut(&mut dx, ROWS, COLS)).expect("finite");
+        let f = |x: &[f64]| 0.7 * cross_entropy(options, mat(x, ROWS, COLS), &targets).expect("finite").value;
+        assert_close(&dx, &differences(&x, f));
+    }
+}
+
+#[test]
+fn products() {
+    let (m, k, n) = (3, 4, 5);
+    let (a, b, dc) =
+        (data(10, Kind::Within(1.0), m * k), data(11, Kind::Within(1.0), k * n), data(12, Kind::Within(1.0), m * n));
+    let (mut da, mut db) = (vec![f64::NAN; m * k], vec![f64::NAN; k * n]);
+    matmul_backward(mat(&a, m, k), mat(&b, k, n), mat(&dc, m, n), mat_mut(&mut da, m, k), mat_mut(&mut db, k, n))
+        .expect("finite");
+    assert_close(&da, &differences(&a, |a| weighted(&dc, |c| matmul(mat(a, m, k), mat(&b, k, n), mat_mut(c, m, n)))));
+    assert_close(&db, &differences(&b, |b| weighted(&dc, |c| matmul(mat(&a, m, k), mat(b, k, n), mat_mut(c, m, n)))));
+}
+
+/// Where there is no derivative, or a convention: the subgradient of least norm, exactly.
+fn closed_forms<T: Float>() {
+    let mut dx = [T::nan(); 4];
+    relu_backward(&nums(&[0.0, -0.0, 1e-30, -1e-30]), &[num(3.0); 4], &mut dx).expect("finite");
+    assert_same("relu at its kink", &dx, &nums(&[0.0, 0.0, 3.0, 0.0]));
+    l2_norm_backward(&[T::zero(); 4], num(3.0), &mut dx).expect("finite");
+    assert_same("norm at 0", &dx, &[T::zero(); 4]);
+    l2_norm_backward(&nums(&[0.0, 0.0, -5.0, 0.0]), num(3.0), &mut dx).expect("finite");
+    assert_same("norm on an axis", &dx, &nums(&[0.0, 0.0, -3.0, 0.0]));
+    tanh_backward(&nums(&[0.0, -0.0, 1e10, f64::NEG_INFINITY]), &[num(3.0); 4], &mut dx).expect("finite");
+    assert_same("tanh", &dx, &nums(&[3.0, 3.0, 0.0, 0.0]));
+    clip_by_value_backward(&nums(&[1.0, -1.0, 1.5, -1.5]), T::one(), &[num(3.0); 4], &mut dx).expect("finite");
+    assert_same("at the limits the gradient passes", &dx, &nums(&[3.0, 3.0, 0.0, 0.0]));
+
+    let mut db = [T::nan(); 4];
+    safe_div_backward(&[num(2.0); 4], &nums(&[0.0, -0.0, 4.0, -0.5]), &[num(2.0); 4], &mut dx, &mut db)
+        .expect("finite");
+    assert_same("da", &dx, &nums(&[0.0, 0.0, 0.5, -4.0]));
+    assert_same("db", &db, &nums(&[0.0, 0.0, -0.25, -16.0]));
+    let g_zero = safe_div_backward(&[T::max_value(); 4], &[T::from_bits(1); 4], &[T::zero(); 4], &mut dx, &mut db);
+    assert_eq!(g_zero, Ok(0));
+    assert!(dx.iter().chain(&db).all(|x| x.is_zero()), "an upstream gradient of 0 gives 0 through a pole");
+
+    // Ties share; a mask takes its share away.
+    logsumexp_backward(mat(&[T::one(); 4], 1, 4), &[num(2.0)], mat_mut(&mut dx, 1, 4)).expect("finite");
+    assert_same("ties", &dx, &[num(0.5); 4]);
+    let x = nums::<T>(&[1.0, f64::NEG_INFINITY, 1.0, f64::NEG_INFINITY]);
+    logsumexp_backward(mat(&x, 1, 4), &[num(2.0)], mat_mut(&mut dx, 1, 4)).expect("finite");
+    assert_same("masked", &dx, &nums(&[1.0, 0.0, 1.0, 0.0]));
+    let empty = [T::neg_infinity(); 4];
+    logsumexp_backward(mat(&empty, 1, 4), &[num(2.0)], mat_mut(&mut dx, 1, 4)).expect("finite");
+    assert_same("an empty row", &dx, &[T::zero(); 4]);
+    let options = CrossEntropy { ignore: None, reduction: Reduction::Sum };
+    cross_entropy_backward(options, mat(&x, 1, 4), &[2], num(4.0), mat_mut(&mut dx, 1, 4)).expect("finite");
+    assert_same("cross-entropy", &dx, &nums(&[2.0, 0.0, -2.0, 0.0]));
+    cross_entropy_backward(options, mat(&[num::<T>(5.0)], 1, 1), &[0], num(4.0), mat_mut(&mut dx[..1], 1, 1))
+        .expect("finite");
+    assert!(dx[0].is_zero(), "one class");
+    softmax_backward(mat(&nums(&[0.0, 0.0, 1.0, 0.0]), 1, 4), mat(&[num(9.0); 4], 1, 4), mat_mut(&mut dx, 1, 4))
+        .expect("finite");
+    assert_same("softmax of a sure event", &dx, &[T::zero(); 4]);
+}
+
+#[test]
+fn at_special_points() {
+    everywhere!(closed_forms);
+}

@@ -1,0 +1,666 @@
+//! NaN, infinities and wrong zeros from the issue trackers of other libraries: what went wrong there is right here, in
+//! value and gradient, both types, on every instruction set. Each test is named for its source.
+//!
+//! Sources that wait for operations to come:
+//!
+//! | operation | sources |
+//! |---|---|
+//! | masks as an operand, attention | pytorch#103749 (boolean), #101967, llama.cpp#19098, #5574, jax#17117, #23842, flashinfer#358, transformers#27114 |
+//! | weighted and cumulative log-sum-exp | jax#5370, scipy#22903, tinygrad#17853 |
+//! | cross-entropy with weights, smoothing, soft targets, KL, entropy | optax#1786, MindAct#1633, trl#7252 |
+//! | binary cross-entropy | candle#2561, pytorch#135359, #51906 |
+//! | select, square root, power, atan2 | jax#347, tensorflow#2540, pytorch#187297, burn#3727, pytorch#27134, #98276 |
+//! | max, argmax, pooling, scatter | jax#4640, mlx#4274, pytorch#7670, #169263, tinygrad#12296, #1298 |
+//! | p-norms, cosine, normalisation, variance | tt-metal#55585, #55159, pytorch#36493, #51912, optax#946, keras#23075, burn#1992 |
+//! | softplus, gelu, silu, sigmoid, mish | burn#5373, pytorch#185770, #195197, tt-metal#56517, jax#40828, MLAlgorithms#31 |
+//! | loss scale | pytorch#99640, #98828 |
+//! | f16 and bf16 | burn#5699, fairscale#263, llama.cpp#15619, mlc-llm#1638 |
+
+mod common;
+
+use common::{Kind, assert_same, data, mat, mat_mut, num, nums, report};
+use nanproof::reference::{self, ulp_error};
+use nanproof::{
+    AdamW, Class, CrossEntropy, Error, Float, Index, Matmul, Origin, Reduction, Sgd, clip_by_global_norm, clip_by_norm,
+    clip_by_value, clip_by_value_backward, cross_entropy, cross_entropy_with_gradient, l2_norm, l2_norm_backward,
+    log_softmax, log_softmax_backward, logsumexp, logsumexp_backward, matmul_with, relu, relu_backward, safe_div,
+    safe_div_backward, softmax, softmax_backward, tanh, tanh_backward,
+};
+
+const INF: f64 = f64::INFINITY;
+
+/// Within a block, at its end, past it, past a group of blocks.
+const LENS: [usize; 11] = [1, 2, 3, 7, 15, 16, 17, 64, 127, 128, 1000];
+
+/// A test of this name, with its body in both types on every instruction set.
+macro_rules! case {
+    ($name:ident, $body:item) => {
+        #[test]
+        fn $name() {
+            $body
+            everywhere!(check);
+        }
+    };
+}
+
+/// A row of `fill` with `values` at its start, its end, and somewhere between.
+fn placed<T: Float>(len: usize, fill: f64, values: &[f64]) -> Vec<Vec<T>> {
+    let Some(free) = len.checked_sub(values.len()) else { return Vec::new() };
+    let row = |at: usize| {
+        let mut x = vec![num(fill); len];
+        x[at..at + values.len()].copy_from_slice(&nums::<T>(values));
+        x
+    };
+    [0, free / 2, free].map(row).to_vec()
+}
+
+fn softmax_of<T: Float>(x: &[T]) -> (Vec<T>, usize) {
+    let mut y = vec![T::nan(); x.len()];
+    let empty = softmax(mat(x, 1, x.len()), mat_mut(&mut y, 1, x.len())).expect("nothing to report");
+    (y, empty)
+}
+
+fn softmax_gradient_of<T: Float>(p: &[T], dp: &[T]) -> Vec<T> {
+    let mut dx = vec![T::nan(); p.len()];
+    softmax_backward(mat(p, 1, p.len()), mat(dp, 1, p.len()), mat_mut(&mut dx, 1, p.len())).expect("nothing to report");
+    dx
+}
+
+fn lse_of<T: Float>(x: &[T]) -> T {
+    let mut y = [T::nan()];
+    logsumexp(mat(x, 1, x.len()), &mut y).expect("nothing to report");
+    y[0]
+}
+
+fn lse_gradient_of<T: Float>(x: &[T]) -> Vec<T> {
+    let mut dx = vec![T::nan(); x.len()];
+    logsumexp_backward(mat(x, 1, x.len()), &[T::one()], mat_mut(&mut dx, 1, x.len())).expect("nothing to report");
+    dx
+}
+
+case!(
+    pytorch_41508_fully_masked_row,
+    fn check<T: Float>() {
+        for len in LENS {
+            let (y, empty) = softmax_of(&vec![T::neg_infinity(); len]);
+            assert_same(len, &y, &vec![T::zero(); len]);
+            assert_eq!(empty, 1);
+            // The upstream gradient of a row that is cut off later may be anything.
+            assert_same(len, &softmax_gradient_of(&y, &vec![T::nan(); len]), &vec![T::zero(); len]);
+        }
+    }
+);
+
+case!(
+    pytorch_103749_padding_rows_among_others,
+    fn check<T: Float>() {
+        let (rows, cols) = (5, 37);
+        let mut x = data::<T>(1, Kind::Within(3.0), rows * cols);
+        x[2 * cols..4 * cols].fill(T::neg_infinity());
+        let mut y = vec![T::nan(); rows * cols];
+        assert_eq!(softmax(mat(&x, rows, cols), mat_mut(&mut y, rows, cols)), Ok(2));
+        assert_same("padding", &y[2 * cols..4 * cols], &vec![T::zero(); 2 * cols]);
+        assert_same("a row after it", &y[4 * cols..], &softmax_of(&x[4 * cols..]).0);
+        let mut dx = vec![T::nan(); rows * cols];
+        let dy = data::<T>(2, Kind::Within(1.0), rows * cols);
+        softmax_backward(mat(&y, rows, cols), mat(&dy, rows, cols), mat_mut(&mut dx, rows, cols)).expect("finite");
+        assert_same("gradient of padding", &dx[2 * cols..4 * cols], &vec![T::zero(); 2 * cols]);
+    }
+);
+
+case!(
+    pytorch_71502_one_entry_left_by_the_mask,
+    fn check<T: Float>() {
+        for len in LENS {
+            for (x, want) in placed::<T>(len, -INF, &[3.0]).iter().zip(placed::<T>(len, 0.0, &[1.0])) {
+                let (y, empty) = softmax_of(x);
+                assert_same(len, &y, &want);
+                assert_eq!(empty, 0);
+                assert_same(len, &softmax_gradient_of(&y, &vec![num(5.0); len]), &vec![T::zero(); len]);
+            }
+        }
+    }
+);
+
+case!(
+    burn_4697_logits_below_the_floor_of_a_fallback,
+    fn check<T: Float>() {
+        for len in LENS {
+            for x in placed::<T>(len, -INF, &[-20000.0, -20001.0]) {
+                let want = reference::softmax(&x);
+                for (got, want) in softmax_of(&x).0.into_iter().zip(want) {
+                    assert!(ulp_error(got, want) <= 2.0);
+                }
+            }
+        }
+    }
+);
+
+case!(
+    iree_24175_masked_rows_are_positive_zero,
+    fn check<T: Float>() {
+        assert!(softmax_of(&[T::neg_infinity(); 19]).0.iter().all(|y| y.is_sign_positive()));
+    }
+);
+
+case!(
+    onnxruntime_28461_log_sum_exp_of_minus_infinities,
+    fn check<T: Float>() {
+        for len in LENS {
+            let x = vec![T::neg_infinity(); len];
+            assert_same(len, &[lse_of(&x)], &[T::neg_infinity()]);
+            assert_same(len, &lse_gradient_of(&x), &vec![T::zero(); len]);
+        }
+    }
+);
+
+case!(
+    mlx_1467_the_same_for_every_length,
+    fn check<T: Float>() {
+        for len in 1..300 {
+            assert_same(len, &softmax_of(&vec![T::neg_infinity(); len]).0, &vec![T::zero(); len]);
+        }
+    }
+);
+
+case!(
+    mlx_576_log_sum_exp_with_an_infinity,
+    fn check<T: Float>() {
+        for x in LENS.into_iter().flat_map(|len| placed::<T>(len, 3.0, &[INF])) {
+            let len = x.len();
+            let mut y = [T::nan()];
+            let found = report(logsumexp(mat(&x, 1, len), &mut y));
+            assert_eq!((found.class, found.origin, found.counts.total()), (Class::PosInf, Origin::PassedIn, 1));
+            assert_same(len, &y, &[T::infinity()]);
+            let mut dx = vec![T::nan(); len];
+            report(logsumexp_backward(mat(&x, 1, len), &[T::one()], mat_mut(&mut dx, 1, len)));
+            let want = x.iter().map(|x| if x.is_infinite() { T::one() } else { T::zero() });
+            assert_same(len, &dx, &want.collect::<Vec<_>>());
+        }
+    }
+);
+
+case!(
+    pytorch_49724_log_sum_exp_does_not_depend_on_its_grouping,
+    fn check<T: Float>() {
+        let x = nums::<T>(&[-INF, -INF, 2.0]);
+        assert_same("at once", &[lse_of(&x)], &[num(2.0)]);
+        assert_same("grouped", &[lse_of(&[lse_of(&x[..2]), x[2]])], &[num(2.0)]);
+        assert_same("gradient", &lse_gradient_of(&x), &nums::<T>(&[0.0, 0.0, 1.0]));
+        let mut y = [T::nan()];
+        report(softmax(mat(&[T::infinity()], 1, 1), mat_mut(&mut y, 1, 1)));
+        assert_same("softmax of +inf", &y, &[T::one()]);
+        let mut y = [T::nan(); 4];
+        report(softmax(mat(&nums::<T>(&[INF, 0.0, INF, -INF]), 1, 4), mat_mut(&mut y, 1, 4)));
+        assert_same("softmax of two +inf", &y, &nums::<T>(&[0.5, 0.0, 0.5, 0.0]));
+    }
+);
+
+case!(
+    pytorch_31829_gradients_at_minus_infinity,
+    fn check<T: Float>() {
+        let x = [T::neg_infinity(); 2];
+        assert_same("log-sum-exp", &lse_gradient_of(&x), &[T::zero(); 2]);
+        let (mut y, mut dx) = ([T::nan(); 2], [T::nan(); 2]);
+        assert_eq!(log_softmax(mat(&x, 1, 2), mat_mut(&mut y, 1, 2)), Ok(1));
+        assert_same("log-softmax", &y, &x);
+        log_softmax_backward(mat(&y, 1, 2), mat(&[T::one(); 2], 1, 2), mat_mut(&mut dx, 1, 2)).expect("finite");
+        assert_same("its gradient", &dx, &[T::zero(); 2]);
+    }
+);
+
+case!(
+    rmcgibbo_logsumexp_2_vectors_of_minus_infinity,
+    fn check<T: Float>() {
+        for len in 1..100 {
+            assert_same(len, &[lse_of(&vec![T::neg_infinity(); len])], &[T::neg_infinity()]);
+        }
+    }
+);
+
+case!(
+    nnlib_68_gradient_at_an_underflowed_probability,
+    fn check<T: Float>() {
+        let x = nums::<T>(&[-431.0, 279.0, 427.0]);
+        let mut dx = [T::nan(); 3];
+        let loss = cross_entropy_with_gradient(CrossEntropy::default(), mat(&x, 1, 3), &[0], mat_mut(&mut dx, 1, 3));
+        assert_same("loss", &[loss.expect("finite").value], &[num(858.0)]);
+        let want = reference::cross_entropy_backward(CrossEntropy::default(), mat(&x, 1, 3), &[0], T::one());
+        dx.iter().zip(want).for_each(|(&dx, want)| assert!(ulp_error(dx, want) <= 3.0));
+        assert_same("gradient", &[dx[0], dx[2]], &nums::<T>(&[-1.0, 1.0]));
+    }
+);
+
+case!(
+    dynet_218_log_softmax_gradient_of_tiny_probabilities,
+    fn check<T: Float>() {
+        let y = nums::<T>(&[-1000.0, 0.0, -2000.0]);
+        let mut dx = [T::nan(); 3];
+        log_softmax_backward(mat(&y, 1, 3), mat(&nums::<T>(&[1.0, 2.0, 3.0]), 1, 3), mat_mut(&mut dx, 1, 3))
+            .expect("finite");
+        assert_same("gradient", &dx, &nums::<T>(&[1.0, -4.0, 3.0]));
+    }
+);
+
+case!(
+    torch_xpu_ops_5022_masked_row_with_nan,
+    fn check<T: Float>() {
+        for x in LENS.into_iter().flat_map(|len| placed::<T>(len, -INF, &[f64::NAN])) {
+            let len = x.len();
+            let mut y = vec![T::zero(); len];
+            let found = report(softmax(mat(&x, 1, len), mat_mut(&mut y, 1, len)));
+            assert_eq!((found.class, found.counts.nan, found.counts.total()), (Class::Nan, 1, 1));
+            assert!(y.iter().all(|y| y.is_nan()));
+        }
+    }
+);
+
+case!(
+    lattice_740_nan_beside_a_logit,
+    fn check<T: Float>() {
+        for len in 2..100 {
+            for at in 0..len {
+                let mut x = vec![T::one(); len];
+                x[at] = T::nan();
+                let mut y = vec![T::zero(); len];
+                let found = report(softmax(mat(&x, 1, len), mat_mut(&mut y, 1, len)));
+                assert_eq!(found.index, Index::Cell(0, at));
+                assert!(y.iter().all(|y| y.is_nan()));
+                assert!(report(logsumexp(mat(&x, 1, len), &mut y[..1])).class == Class::Nan && y[0].is_nan());
+            }
+        }
+    }
+);
+
+#[test]
+fn paddleocr_18341_minus_infinities_in_a_large_batch() {
+    let (rows, cols) = (8 * 12 * 71, 71);
+    let x = (0..rows * cols).map(|i| if i % 3 == 0 { f32::NEG_INFINITY } else { (i % 17) as f32 }).collect::<Vec<_>>();
+    let mut y = vec![f32::NAN; rows * cols];
+    assert_eq!(softmax(mat(&x, rows, cols), mat_mut(&mut y, rows, cols)), Ok(0));
+    assert!(y.iter().zip(&x).all(|(y, x)| y.is_finite() && (*y == 0.0) == x.is_infinite()));
+}
+
+case!(
+    allennlp_890_log_softmax_of_a_masked_row,
+    fn check<T: Float>() {
+        for len in LENS {
+            let x = vec![T::neg_infinity(); len];
+            let mut y = vec![T::nan(); len];
+            assert_eq!(log_softmax(mat(&x, 1, len), mat_mut(&mut y, 1, len)), Ok(1));
+            assert_same(len, &y, &x);
+        }
+    }
+);
+
+case!(
+    transformers_27114_sum_of_two_additive_masks,
+    fn check<T: Float>() {
+        // The lowest number is a logit like any other; twice it is -inf, an event of probability 0.
+        let lowest = T::min_value();
+        assert_same("lowest", &softmax_of(&[lowest; 4]).0, &[num(0.25); 4]);
+        assert_same("twice", &softmax_of(&[lowest + lowest; 4]).0, &[T::zero(); 4]);
+        assert_same("both", &softmax_of(&[lowest + lowest, lowest]).0, &[T::zero(), T::one()]);
+    }
+);
+
+case!(
+    transformers_18185_masked_entries_come_back_to_life,
+    fn check<T: Float>() {
+        let (y, _) = softmax_of(&[T::neg_infinity(), T::min_value(), T::neg_infinity() + T::max_value()]);
+        assert_same("masked", &y, &nums::<T>(&[0.0, 1.0, 0.0]));
+    }
+);
+
+case!(
+    pytorch_70348_every_target_ignored,
+    fn check<T: Float>() {
+        let options = CrossEntropy { ignore: Some(100), reduction: Reduction::Mean };
+        let x = [T::nan(); 15];
+        let mut dx = [T::nan(); 15];
+        let loss = cross_entropy_with_gradient(options, mat(&x, 5, 3), &[100; 5], mat_mut(&mut dx, 5, 3))
+            .expect("nothing is read");
+        assert_same("loss", &[loss.value], &[T::zero()]);
+        assert_same("gradient", &dx, &[T::zero(); 15]);
+        assert_eq!(loss.count, 0); // cosmos-rl#155: the count stands beside it
+    }
+);
+
+case!(
+    pytorch_51906_empty_input,
+    fn check<T: Float>() {
+        let loss = cross_entropy::<T>(CrossEntropy::default(), mat(&[], 0, 7), &[]).expect("no fault");
+        assert_eq!((loss.value, loss.count), (T::zero(), 0));
+        assert_same("log-sum-exp", &[lse_of::<T>(&[])], &[T::neg_infinity()]);
+        assert_eq!(l2_norm::<T>(&[]), Ok(T::zero()));
+    }
+);
+
+case!(
+    optax_1762_log_softmax_gradient_with_zero_cotangents,
+    fn check<T: Float>() {
+        let y = nums::<T>(&[-INF, -0.6931471805599453, -0.6931471805599453]);
+        let mut dx = [T::nan(); 3];
+        log_softmax_backward(mat(&y, 1, 3), mat(&[T::zero(); 3], 1, 3), mat_mut(&mut dx, 1, 3)).expect("finite");
+        assert_same("gradient", &dx, &[T::zero(); 3]);
+    }
+);
+
+case!(
+    mindact_1633_cross_entropy_with_minus_infinities,
+    fn check<T: Float>() {
+        for len in LENS.into_iter().filter(|&len| len > 1) {
+            for x in placed::<T>(len, -INF, &[0.0, 0.0]) {
+                let target = x.iter().position(|x| x.is_finite()).expect("two of them");
+                let mut dx = vec![T::nan(); len];
+                let loss = cross_entropy_with_gradient(
+                    CrossEntropy::default(),
+                    mat(&x, 1, len),
+                    &[target as u32],
+                    mat_mut(&mut dx, 1, len),
+                );
+                assert!(ulp_error(loss.expect("finite").value, std::f64::consts::LN_2) <= 2.0);
+                let mut want = vec![T::zero(); len];
+                (want[target], want[target + 1]) = (num(-0.5), num(0.5));
+                assert_same(len, &dx, &want);
+            }
+        }
+    }
+);
+
+case!(
+    models_181_loss_of_an_underflowed_probability,
+    fn check<T: Float>() {
+        let x = nums::<T>(&[0.0, -2000.0]);
+        let mut dx = [T::nan(); 2];
+        let loss = cross_entropy_with_gradient(CrossEntropy::default(), mat(&x, 1, 2), &[1], mat_mut(&mut dx, 1, 2));
+        assert_same("loss", &[loss.expect("finite").value], &[num(2000.0)]);
+        assert_same("gradient", &dx, &nums::<T>(&[1.0, -1.0]));
+        // A target of probability 0: the loss is infinite, a pole; its gradient is not.
+        let x = nums::<T>(&[0.0, -INF]);
+        let found =
+            report(cross_entropy_with_gradient(CrossEntropy::default(), mat(&x, 1, 2), &[1], mat_mut(&mut dx, 1, 2)));
+        assert_eq!((found.operand, found.class, found.origin), ("losses", Class::PosInf, Origin::DivisionByZero));
+        assert_same("gradient", &dx, &nums::<T>(&[1.0, -1.0]));
+    }
+);
+
+case!(
+    pytorch_4132_quotient_set_to_zero_afterwards,
+    fn check<T: Float>() {
+        for len in LENS {
+            let b = (0..len).map(|i| if i % 2 == 0 { T::zero() } else { T::one() }).collect::<Vec<_>>();
+            let one = vec![T::one(); len];
+            let (mut q, mut da, mut db) = (vec![T::nan(); len], vec![T::nan(); len], vec![T::nan(); len]);
+            assert_eq!(safe_div(&one, &b, &mut q), Ok(len.div_ceil(2)));
+            assert_same("quotient", &q, &b);
+            assert_eq!(safe_div_backward(&one, &b, &one, &mut da, &mut db), Ok(len.div_ceil(2)));
+            assert_same("da", &da, &b);
+            let negative = b.iter().map(|&b| T::zero() - b).collect::<Vec<_>>();
+            assert_same("db", &db, &negative);
+        }
+    }
+);
+
+case!(
+    keras_20110_divide_no_nan,
+    fn check<T: Float>() {
+        for zero in nums::<T>(&[0.0, -0.0]) {
+            let (mut q, mut da, mut db) = ([T::nan()], [T::nan()], [T::nan()]);
+            assert_eq!(safe_div(&[T::one()], &[zero], &mut q), Ok(1));
+            assert_eq!(safe_div_backward(&[T::one()], &[zero], &[T::one()], &mut da, &mut db), Ok(1));
+            assert_same("all", &[q[0], da[0], db[0]], &[T::zero(); 3]);
+        }
+    }
+);
+
+case!(
+    distrax_342_no_alarm_behind_a_zero,
+    fn check<T: Float>() {
+        let (mut q, mut da, mut db) = ([T::nan(); 3], [T::nan(); 3], [T::nan(); 3]);
+        let (a, b) = (nums::<T>(&[-INF, f64::NAN, INF]), [T::zero(); 3]);
+        assert_eq!(safe_div(&a, &b, &mut q), Ok(3));
+        assert_eq!(safe_div_backward(&a, &b, &a, &mut da, &mut db), Ok(3));
+        assert_same("all", &[q, da, db].concat(), &[T::zero(); 9]);
+    }
+);
+
+case!(
+    nntrainer_4336_gradient_of_a_quotient,
+    fn check<T: Float>() {
+        let a = nums::<T>(&[1e20, 1e-30, 1e-30]);
+        let g = nums::<T>(&[1.0, 1.0, 0.0]);
+        let (mut da, mut db) = ([T::nan(); 3], [T::nan(); 3]);
+        safe_div_backward(&a, &a, &g, &mut da, &mut db).expect("finite");
+        for i in 0..3 {
+            let [_, want] = reference::safe_div_backward(a[i], a[i], g[i]);
+            assert!(ulp_error(db[i], want) <= 2.0, "{:e}", db[i]);
+        }
+    }
+);
+
+case!(
+    tensorflow_12071_norm_at_zero_and_of_tiny_numbers,
+    fn check<T: Float>() {
+        for len in LENS {
+            let mut dx = vec![T::nan(); len];
+            assert_eq!(l2_norm(&vec![T::zero(); len]), Ok(T::zero()));
+            l2_norm_backward(&vec![T::zero(); len], T::one(), &mut dx).expect("finite");
+            assert_same(len, &dx, &vec![T::zero(); len]);
+            for x in placed::<T>(len, 0.0, &[1e-30]) {
+                assert_eq!(l2_norm(&x), Ok(num(1e-30)));
+                l2_norm_backward(&x, T::one(), &mut dx).expect("finite");
+                let want = x.iter().map(|x| if x.is_zero() { T::zero() } else { T::one() }).collect::<Vec<_>>();
+                assert_same(len, &dx, &want);
+            }
+        }
+    }
+);
+
+case!(
+    pytorch_65599_norm_of_a_zero_matrix,
+    fn check<T: Float>() {
+        let mut dx = [T::nan(); 9];
+        l2_norm_backward(&[T::zero(); 9], num(7.0), &mut dx).expect("finite");
+        assert_same("gradient", &dx, &[T::zero(); 9]);
+    }
+);
+
+case!(
+    tinygrad_1113_gradient_far_out,
+    fn check<T: Float>() {
+        let x = nums::<T>(&[-100.0, 100.0, -1e30, 1e30, -INF, INF]);
+        let mut dx = [T::nan(); 6];
+        tanh_backward(&x, &[T::one(); 6], &mut dx).expect("finite");
+        assert!(dx[0] < num(1e-30) && dx[0] >= T::zero());
+        assert_same("gradient", &dx[2..], &[T::zero(); 4]);
+    }
+);
+
+case!(
+    rust_form_of_clipping_with_a_nan_norm,
+    fn check<T: Float>() {
+        // `(max / norm).min(1.0)` is 1 for a NaN norm.
+        for x in LENS.into_iter().flat_map(|len| placed::<T>(len, 2.0, &[f64::NAN])) {
+            let mut clipped = x.clone();
+            let found = report(clip_by_norm(&mut clipped, T::one()));
+            assert_eq!((found.class, found.origin), (Class::Nan, Origin::PassedIn));
+            assert_same(x.len(), &clipped, &x);
+        }
+    }
+);
+
+case!(
+    pytorch_31367_negative_limit,
+    fn check<T: Float>() {
+        for limit in nums::<T>(&[-1.0, f64::NAN, -INF]) {
+            let mut x = [T::one(); 3];
+            assert!(matches!(clip_by_norm(&mut x, limit), Err(Error::Argument { .. })));
+            assert!(matches!(clip_by_global_norm(&mut [&mut x], limit), Err(Error::Argument { .. })));
+            assert!(matches!(clip_by_value(&mut x, limit), Err(Error::Argument { .. })));
+            assert_same("untouched", &x, &[T::one(); 3]);
+        }
+    }
+);
+
+case!(
+    ferx_core_1112_norms_that_over_or_underflow,
+    fn check<T: Float>() {
+        let (max, tiny) = (T::max_value(), T::min_positive_value());
+        for x in [vec![max, T::one()], vec![max; 8], vec![tiny; 8], vec![T::from_bits(1); 8]] {
+            let limit = T::from_bits(1) * num(4.0);
+            let want = reference::clip_by_norm(&x, limit);
+            let mut clipped = x.clone();
+            let clip = clip_by_norm(&mut clipped, limit).expect("finite");
+            assert!(clip.clipped == (reference::l2_norm(&x) > limit.into()));
+            clipped.iter().zip(want).for_each(|(&x, want)| assert!(ulp_error(x, want) <= 2.5, "{x:e}"));
+        }
+    }
+);
+
+case!(
+    deepmd_5519_sum_of_squares_overflows,
+    fn check<T: Float>() {
+        let x = vec![num::<T>(1e19); 128];
+        assert!(ulp_error(l2_norm(&x).expect("finite"), reference::l2_norm(&x)) <= 1.0);
+        let large = vec![T::max_value() / num(16.0); 128];
+        assert!(ulp_error(l2_norm(&large).expect("finite"), reference::l2_norm(&large)) <= 1.0);
+    }
+);
+
+case!(
+    paddle_26282_clipping_zeros,
+    fn check<T: Float>() {
+        for limit in nums::<T>(&[0.0, 1.0]) {
+            let mut x = [T::zero(); 20];
+            clip_by_norm(&mut x, limit).expect("finite");
+            assert_same("zeros", &x, &[T::zero(); 20]);
+        }
+    }
+);
+
+case!(
+    tensorflow_21363_clipping_an_infinite_gradient,
+    fn check<T: Float>() {
+        let (mut a, mut b) = (nums::<T>(&[1.0, 2.0]), nums::<T>(&[3.0, INF, f64::NAN, -INF]));
+        let found = report(clip_by_global_norm(&mut [&mut a, &mut b], T::one()));
+        assert_eq!((found.index, found.class, found.origin), (Index::Tensor(1, 1), Class::PosInf, Origin::PassedIn));
+        assert_eq!((found.counts.nan, found.counts.pos_inf, found.counts.neg_inf, found.counts.len), (1, 1, 1, 6));
+        assert_same("nothing is written", &[a, b].concat(), &nums::<T>(&[1.0, 2.0, 3.0, INF, f64::NAN, -INF]));
+    }
+);
+
+case!(
+    deepspeed_8415_a_step_that_is_not_taken_is_reported,
+    fn check<T: Float>() {
+        for g in LENS.into_iter().flat_map(|len| placed::<T>(len, 0.5, &[INF])) {
+            let one = vec![T::one(); g.len()];
+            let (mut w, mut m, mut v) = (one.clone(), one.clone(), one.clone());
+            let found = report(AdamW::default().step(1, &mut w, &g, &mut m, &mut v));
+            assert_eq!((found.operand, found.class), ("g", Class::PosInf));
+            let sgd = Sgd { learning_rate: num(0.1), momentum: T::zero(), weight_decay: T::zero() };
+            assert_eq!(report(sgd.step(&mut w, &g, &mut v)).operand, "g");
+            assert_same("nothing is written", &[w, m, v].concat(), &one.repeat(3));
+        }
+    }
+);
+
+case!(
+    tensorflow_2288_epsilon_that_underflows,
+    fn check<T: Float>() {
+        let (mut w, mut m, mut v) = ([T::one()], [T::zero()], [T::zero()]);
+        for eps in [T::zero(), T::from_bits(1), T::min_positive_value() / num(2.0)] {
+            let adamw = AdamW { eps, ..AdamW::default() };
+            assert!(matches!(
+                adamw.step(1, &mut w, &[T::zero()], &mut m, &mut v),
+                Err(Error::Argument { argument: "eps", .. })
+            ));
+        }
+        AdamW::default().step(1, &mut w, &[T::zero()], &mut m, &mut v).expect("no 0 / 0");
+        assert!(w[0] < T::one() && w[0] > num(0.999));
+    }
+);
+
+case!(
+    burn_5609_relu_and_clamp_of_nan,
+    fn check<T: Float>() {
+        for x in LENS.into_iter().flat_map(|len| placed::<T>(len, -1.0, &[f64::NAN])) {
+            let (len, at) = (x.len(), x.iter().position(|x| x.is_nan()).expect("it is there"));
+            let mut y = vec![T::zero(); len];
+            let want = x.iter().map(|&x| if x.is_nan() { x } else { T::zero() }).collect::<Vec<_>>();
+            assert_eq!(report(relu(&x, &mut y)).index, Index::At(at));
+            assert_same("relu", &y, &want);
+            assert_eq!(report(relu_backward(&x, &vec![T::one(); len], &mut y)).index, Index::At(at));
+            assert_same("its gradient", &y, &want);
+            let mut clamped = x.clone();
+            assert_eq!(report(clip_by_value(&mut clamped, num(0.5))).index, Index::At(at));
+            assert_same("clamp leaves all as it was", &clamped, &x);
+            assert_eq!(report(clip_by_value_backward(&x, num(0.5), &vec![T::one(); len], &mut y)).index, Index::At(at));
+            assert_same("its gradient", &y, &want);
+        }
+    }
+);
+
+case!(
+    tensorflow_59046_gradient_of_a_nan_is_no_zero,
+    fn check<T: Float>() {
+        let mut dx = [T::zero(); 2];
+        report(tanh_backward(&[T::nan(), T::one()], &[T::one(); 2], &mut dx));
+        assert!(dx[0].is_nan() && dx[1].is_finite());
+    }
+);
+
+case!(
+    numpy_17761_lanes_past_the_end_raise_nothing,
+    fn check<T: Float>() {
+        for len in 0..100 {
+            let (x, mut y) = (vec![T::one(); len], vec![T::nan(); len]);
+            tanh(&x, &mut y).expect("finite");
+            relu(&x, &mut y).expect("finite");
+            safe_div(&x, &x, &mut y).expect("finite");
+            softmax(mat(&x, 1, len), mat_mut(&mut y, 1, len)).expect("finite");
+            log_softmax(mat(&x, 1, len), mat_mut(&mut y, 1, len)).expect("finite");
+        }
+    }
+);
+
+case!(
+    numpy_22772_nan_in_is_not_born_here,
+    fn check<T: Float>() {
+        let mut y = [T::zero(); 3];
+        let found = report(tanh(&nums::<T>(&[0.0, f64::NAN, 1.0]), &mut y));
+        assert_eq!((found.operand, found.origin), ("x", Origin::PassedIn));
+    }
+);
+
+case!(
+    lapack_1077_alpha_and_beta_zero,
+    fn check<T: Float>() {
+        for (m, k, n) in [(1, 1, 1), (5, 3, 17), (14, 600, 70)] {
+            let (a, b) = (vec![T::nan(); m * k], vec![T::infinity(); k * n]);
+            let mut c = vec![num::<T>(2.0); m * n];
+            let options = Matmul { alpha: T::zero(), beta: num(3.0) };
+            matmul_with(options, mat(&a, m, k), mat(&b, k, n), mat_mut(&mut c, m, n)).expect("A and B are not read");
+            assert_same("alpha", &c, &vec![num(6.0); m * n]);
+            let (a, b) = (vec![T::one(); m * k], vec![T::one(); k * n]);
+            c.fill(T::nan());
+            matmul_with(Matmul::default(), mat(&a, m, k), mat(&b, k, n), mat_mut(&mut c, m, n)).expect("C is not read");
+            assert_same("beta", &c, &vec![num(k as f64); m * n]);
+        }
+    }
+);
+
+case!(
+    rten_81_old_values_on_edge_tiles,
+    fn check<T: Float>() {
+        for n in 1..70 {
+            for m in [1, 2, 3, 5, 13] {
+                let mut c = vec![T::nan(); m * n];
+                let (a, b) = (vec![T::one(); m * 2], vec![T::one(); 2 * n]);
+                matmul_with(Matmul::default(), mat(&a, m, 2), mat(&b, 2, n), mat_mut(&mut c, m, n))
+                    .expect("C is not read");
+                assert_same(format_args!("{m} x {n}"), &c, &vec![num(2.0); m * n]);
+            }
+        }
+    }
+);

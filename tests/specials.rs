@@ -1,0 +1,553 @@
+//! NaN and infinities wherever they may stand: what they do to the value, what the report says, where they must not be
+//! seen; overflow on the way to a number; arguments that are refused.
+
+mod common;
+
+use common::{Case, Kind, assert_same, data, every_op, mat, mat_mut, num, nums, report};
+use nanproof::reference::{self, Wide, ulp_error};
+use nanproof::{
+    Class, CrossEntropy, Error, Float, Index, MatMut, MatRef, Matmul, Origin, Reduction, clip_by_norm, clip_by_value,
+    clip_by_value_backward, cross_entropy, cross_entropy_backward, cross_entropy_with_gradient, dot, dot_backward,
+    l2_norm, l2_norm_backward, log_softmax, log_softmax_backward, logsumexp, logsumexp_backward, matmul,
+    matmul_backward, matmul_with, relu, relu_backward, safe_div, safe_div_backward, softmax, softmax_backward, sum,
+    sum_backward, tanh, tanh_backward,
+};
+
+/// Every operand of every operation: the place in [`Case`] (0 for `x`), its name in reports, whether it is a matrix,
+/// and which of NaN, +Inf and -Inf are faults there.
+const OPERANDS: [(&str, usize, &str, bool, &str); 38] = [
+    ("relu", 0, "x", false, "n+"),
+    ("relu_backward", 0, "x", false, "n"),
+    ("relu_backward", 1, "dy", false, "n+-"),
+    ("tanh", 0, "x", false, "n"),
+    ("tanh_backward", 0, "x", false, "n"),
+    ("tanh_backward", 1, "dy", false, "n+-"),
+    ("clip_by_value", 0, "x", false, "n"),
+    ("clip_by_value_backward", 0, "x", false, "n"),
+    ("clip_by_value_backward", 1, "dy", false, "n+-"),
+    ("clip_by_norm", 0, "x", false, "n+-"),
+    ("safe_div", 0, "a", false, "n+-"),
+    ("safe_div", 1, "b", false, "n"),
+    ("safe_div_backward", 0, "a", false, "n+-"),
+    ("safe_div_backward", 1, "b", false, "n"),
+    ("safe_div_backward", 2, "g", false, "n+-"),
+    ("l2_norm", 0, "x", false, "n+-"),
+    ("l2_norm_backward", 0, "x", false, "n+-"),
+    ("sum", 0, "x", false, "n+-"),
+    ("dot", 0, "a", false, "n+-"),
+    ("dot", 1, "b", false, "n+-"),
+    ("dot_backward", 0, "a", false, "n+-"),
+    ("dot_backward", 1, "b", false, "n+-"),
+    ("matmul", 0, "a", true, "n+-"),
+    ("matmul", 1, "b", true, "n+-"),
+    ("matmul_with", 0, "a", true, "n+-"),
+    ("softmax", 0, "x", true, "n+"),
+    ("softmax_with", 0, "x", true, "n+"),
+    ("softmax_backward", 1, "dp", true, "n+-"),
+    ("log_softmax", 0, "x", true, "n+"),
+    ("log_softmax_backward", 1, "dy", true, "n+-"),
+    ("logsumexp", 0, "x", true, "n+"),
+    ("logsumexp_backward", 0, "x", true, "n+"),
+    ("cross_entropy", 0, "logits", true, "n+"),
+    ("cross_entropy_backward", 0, "logits", true, "n+"),
+    ("sgd", 0, "w", false, "n+-"),
+    ("sgd", 1, "g", false, "n+-"),
+    ("adamw", 1, "g", false, "n+-"),
+    ("adamw", 2, "m", false, "n+-"),
+];
+
+fn every_place<T: Float>() {
+    let ops = every_op::<T>();
+    for (name, place, operand, is_matrix, faults) in OPERANDS {
+        let (_, run) = ops.iter().find(|op| op.0 == name).expect("the names of every_op");
+        for (rows, cols) in [(1, 1), (1, 2), (1, 15), (1, 16), (2, 17), (3, 40), (2, 131)] {
+            // Plain numbers between 0.5 and 1, so that everything is read.
+            let plain = [1, 2, 3].map(|seed| {
+                let x = data::<T>(seed, Kind::Within(0.25), rows * cols);
+                x.into_iter().map(|x| x + num(0.75)).collect::<Vec<_>>()
+            });
+            let g = num(2.0);
+            let run_on = |[x, y, z]: &[Vec<T>; 3]| run(Case { rows, cols, x, y, z, g });
+            let clean = run_on(&plain);
+            assert_eq!(clean.error, None, "{name}");
+            for (class, bad) in
+                [(Class::Nan, T::nan()), (Class::PosInf, T::infinity()), (Class::NegInf, T::neg_infinity())]
+            {
+                for at in (0..rows * cols).filter(|at| rows * cols < 100 || at % 5 == 0 || at % cols > cols - 4) {
+                    let context = format!("{name}, {operand}[{at}] = {bad} of {rows} x {cols}");
+                    let mut operands = plain.clone();
+                    operands[place][at] = bad;
+                    let outcome = run_on(&operands);
+                    // Rows whose target is 0 are ignored.
+                    let is_ignored = name.starts_with("cross_entropy") && (at / cols) * 7 % cols == 0;
+                    // -inf at a target makes the loss infinite, which is a fault of the result.
+                    let is_fault = faults.contains(match class {
+                        Class::Nan => 'n',
+                        Class::PosInf => '+',
+                        Class::NegInf => '-',
+                    });
+                    if is_ignored {
+                        outcome.assert_same(&clean, context);
+                        continue;
+                    }
+                    if !is_fault {
+                        let is_passed_in =
+                            matches!(&outcome.error, Some(Error::NonFinite(found)) if found.origin == Origin::PassedIn);
+                        assert!(!is_passed_in, "{context}: {:?}", outcome.error);
+                        continue;
+                    }
+                    let width = if is_matrix && name.starts_with("matmul") && place == 1 { rows } else { cols };
+                    let index = if is_matrix { Index::Cell(at / width, at % width) } else { Index::At(at) };
+                    match &outcome.error {
+                        Some(Error::NonFinite(found)) => {
+                            assert_eq!((found.operand, found.index, found.class), (operand, index, class), "{context}");
+                            assert_eq!((found.origin, found.counts.total()), (Origin::PassedIn, 1), "{context}");
+                            assert_eq!(found.counts.len, rows * cols, "{context}");
+                        }
+                        other => panic!("{context}: {other:?}"),
+                    }
+                    if ["sgd", "adamw", "clip_by_norm", "clip_by_value"].contains(&name) {
+                        // In place: as it was.
+                        let len = rows * cols;
+                        let kept = |k: usize| operands[k].clone();
+                        let want = match name {
+                            "sgd" => [kept(0), kept(2)].concat(),
+                            "adamw" => [kept(0), kept(2)].concat(),
+                            _ => kept(0),
+                        };
+                        assert_same(&context, &outcome.values[..want.len().min(2 * len)], &want);
+                    } else if class == Class::Nan && !outcome.values.is_empty() {
+                        assert!(outcome.values.iter().any(|x| x.is_nan()), "{context} was swallowed");
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn in_every_place() {
+    everywhere!(every_place);
+}
+
+/// In a map only the lane itself is touched; in a matrix product its row or column; in a row operation its row.
+fn neighbours<T: Float>() {
+    let (rows, cols) = (5, 37);
+    let x = data::<T>(1, Kind::Within(1.0), rows * cols);
+    let y = data::<T>(2, Kind::Within(1.0), rows * cols);
+    let case = Case { rows, cols, x: &x, y: &y, z: &y, g: num(2.0) };
+    for (name, run) in every_op::<T>() {
+        let clean = run(case);
+        for at in [0, 15, 16, 36, 37, 100, rows * cols - 1] {
+            let mut bad = x.clone();
+            bad[at] = T::nan();
+            let got = run(Case { x: &bad, ..case });
+            let touched: Box<dyn Fn(usize) -> bool> = match name {
+                "relu" | "tanh" | "relu_backward" | "tanh_backward" | "clip_by_value_backward" => {
+                    Box::new(move |i| i == at)
+                }
+                "softmax" | "log_softmax" => Box::new(move |i| i / cols == at / cols),
+                "logsumexp" => Box::new(move |i| i == at / cols),
+                "matmul" => Box::new(move |i| i / rows == at / cols),
+                _ => continue,
+            };
+            for i in 0..got.values.len() {
+                if touched(i) {
+                    assert!(got.values[i].is_nan(), "{name}: NaN at {at} is lost at {i}");
+                } else {
+                    assert_same(
+                        format_args!("{name}, NaN at {at}, element {i}"),
+                        &got.values[i..=i],
+                        &clean.values[i..=i],
+                    );
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn and_nowhere_else() {
+    everywhere!(neighbours);
+}
+
+fn counts<T: Float>() {
+    let x = nums::<T>(&[1.0, f64::INFINITY, f64::NAN, 2.0, f64::NEG_INFINITY, f64::NAN, 3.0]);
+    let mut y = [T::zero(); 7];
+    let found = report(tanh_backward(&y.clone(), &x, &mut y));
+    assert_eq!((found.operation, found.operand, found.index), ("tanh_backward", "dy", Index::At(1)));
+    assert_eq!((found.counts.nan, found.counts.pos_inf, found.counts.neg_inf, found.counts.len), (2, 1, 1, 7));
+    let text = "tanh_backward: dy[1] is +Inf, passed in; 4 of 7 elements are not finite";
+    assert_eq!(Error::from(found).to_string(), text);
+    // The first operand that is at fault is named, and results only if no operand is.
+    let found = report(dot(&nums::<T>(&[1.0, f64::NAN]), &nums::<T>(&[f64::NAN, 1.0])));
+    assert_eq!((found.operand, found.index), ("a", Index::At(1)));
+}
+
+#[test]
+fn the_report_counts() {
+    everywhere!(counts);
+}
+
+fn born_here<T: Float>() {
+    let max = T::max_value();
+    let found = report(sum(&[max, max, T::one()]));
+    assert_eq!(
+        (found.operand, found.index, found.class, found.origin),
+        ("sum", Index::Scalar, Class::PosInf, Origin::Overflow)
+    );
+    let found = report(dot(&[max, max], &[-max, T::one()]));
+    assert_eq!((found.operand, found.class, found.origin), ("dot", Class::NegInf, Origin::Overflow));
+    let found = report(l2_norm(&[max, max]));
+    assert_eq!((found.operand, found.class, found.origin), ("norm", Class::PosInf, Origin::Overflow));
+    let mut y = [T::zero(); 2];
+    let found = report(safe_div(&[T::one(), max], &[T::one(), num(-0.5)], &mut y));
+    assert_eq!(
+        (found.operand, found.index, found.class, found.origin),
+        ("q", Index::At(1), Class::NegInf, Origin::Overflow)
+    );
+    let mut c = [T::zero(); 4];
+    let (a, b) = ([T::one(), T::one(), max, max], [T::one(); 4]);
+    let found = report(matmul(mat(&a, 2, 2), mat(&b, 2, 2), mat_mut(&mut c, 2, 2)));
+    assert_eq!(
+        (found.operand, found.index, found.class, found.origin),
+        ("c", Index::Cell(1, 0), Class::PosInf, Origin::Overflow)
+    );
+    assert_eq!((found.counts.total(), found.counts.len), (2, 4));
+    let found = report(log_softmax(mat(&[max, -max], 1, 2), mat_mut(&mut y, 1, 2)));
+    assert_eq!(
+        (found.operand, found.index, found.class, found.origin),
+        ("y", Index::Cell(0, 1), Class::NegInf, Origin::Overflow)
+    );
+    let found = report(cross_entropy(CrossEntropy::default(), mat(&[max, -max], 1, 2), &[1]));
+    assert_eq!((found.operand, found.class, found.origin), ("losses", Class::PosInf, Origin::Overflow));
+    let found = report(sum_backward(T::nan(), &mut y));
+    assert_eq!((found.operand, found.index, found.origin), ("g", Index::Scalar, Origin::PassedIn));
+}
+
+#[test]
+fn the_report_says_what_was_born_here() {
+    everywhere!(born_here);
+}
+
+/// What does not count is not read: NaN there changes nothing and raises nothing.
+fn not_read<T: Float>() {
+    for len in [1, 5, 16, 33, 130] {
+        let (nan, zero, one) = (vec![T::nan(); len], vec![T::zero(); len], vec![T::one(); len]);
+        let mut y = nan.clone();
+        relu_backward(&zero, &nan, &mut y).expect("dy does not count");
+        assert_same("relu", &y, &zero);
+        y.fill(T::nan());
+        clip_by_value_backward(&vec![num(-3.0); len], T::one(), &nan, &mut y).expect("dy does not count");
+        assert_same("clip", &y, &zero);
+        let mut other = nan.clone();
+        assert_eq!(safe_div(&nan, &zero, &mut y), Ok(len));
+        assert_eq!(safe_div_backward(&nan, &zero, &nan, &mut y, &mut other), Ok(len));
+        assert_same("division", &[y.clone(), other].concat(), &zero.repeat(2));
+        y.fill(T::nan());
+        softmax_backward(mat(&zero, 1, len), mat(&nan, 1, len), mat_mut(&mut y, 1, len)).expect("dp does not count");
+        assert_same("softmax", &y, &zero);
+        y.fill(T::nan());
+        let impossible = vec![T::neg_infinity(); len];
+        log_softmax_backward(mat(&impossible, 1, len), mat(&nan, 1, len), mat_mut(&mut y, 1, len))
+            .expect("dy does not count");
+        assert_same("log-softmax", &y, &zero);
+
+        // One row of three counts.
+        let options = CrossEntropy { ignore: Some(1000), reduction: Reduction::Mean };
+        let logits = [&nan[..], &one, &nan].concat();
+        let mut dx = nan.repeat(3);
+        let loss =
+            cross_entropy_with_gradient(options, mat(&logits, 3, len), &[1000, 0, 1000], mat_mut(&mut dx, 3, len));
+        let loss = loss.expect("rows that are ignored do not count");
+        assert_eq!(loss.count, 1);
+        assert!(ulp_error(loss.value, (len as f64).ln()) <= 2.0);
+        assert_same("ignored rows", &[&dx[..len], &dx[2 * len..]].concat(), &zero.repeat(2));
+    }
+}
+
+#[test]
+fn what_does_not_count_is_not_read() {
+    everywhere!(not_read);
+}
+
+/// Sums that overflow on the way to a number that does not.
+fn rescues<T: Float>() {
+    let max = T::max_value();
+    let big = max / num(2.0);
+    assert_eq!(sum(&[max, max, -max]), Ok(max));
+    assert_eq!(sum(&[&vec![big; 1000][..], &vec![-big; 999]].concat()), Ok(big));
+    assert_eq!(dot(&[max, max, num(3.0)], &[num(4.0), num(-4.0), T::one()]), Ok(num(3.0)));
+
+    for (m, n) in [(1, 1), (3, 5), (14, 40), (70, 66)] {
+        for k in [3, 40, 513, 1100] {
+            // In each element big terms cancel, within a k-block and across them, and leave a sixteenth of the largest.
+            let mut a = vec![T::zero(); m * k];
+            a.chunks_exact_mut(k).for_each(|row| {
+                row[0] = max;
+                row[1] = max;
+                row[k - 1] = -max;
+                row[k / 2] = if k == 3 { max } else { max / num(16.0) };
+            });
+            let mut b = vec![T::one(); k * n];
+            if k == 3 {
+                b[n..2 * n].fill(T::one());
+            } else {
+                b[n..2 * n].fill(num(-1.0));
+                b[..n].fill(num(2.0));
+            }
+            let want = reference::matmul(mat(&a, m, k), mat(&b, k, n));
+            // The documented bound: the magnitudes add up to less than 5 max.
+            let bound = Wide::new(max) * Wide::new(5.0 * k as f64) * Wide::new(T::epsilon());
+            let is_close = |c: T, want: Wide| (Wide::new(c) - want).abs() <= bound;
+            let mut c = vec![T::nan(); m * n];
+            matmul(mat(&a, m, k), mat(&b, k, n), mat_mut(&mut c, m, n)).expect("representable");
+            for (&c, &want) in c.iter().zip(&want) {
+                assert!(is_close(c, want), "{c:e} for {:e}", want.to_f64());
+            }
+            // beta, and an alpha that brings a product back that is out of range.
+            for (alpha, beta, old) in [(1.0, 1.0, 0.5), (1.0, -2.0, 3.0), (2.0_f64.powi(-20), 1.0, 1.0)] {
+                let options = Matmul { alpha: num(alpha), beta: num(beta) };
+                c.fill(num(old));
+                matmul_with(options, mat(&a, m, k), mat(&b, k, n), mat_mut(&mut c, m, n)).expect("representable");
+                for (&c, &want) in c.iter().zip(&want) {
+                    let want = want * alpha.into() + (beta * old).into();
+                    assert!(
+                        is_close(c, want),
+                        "{m} x {k} x {n}, alpha {alpha}, beta {beta}: {c:e}, {:e}",
+                        want.to_f64()
+                    );
+                }
+            }
+        }
+    }
+    // The product is out of range, alpha brings it back.
+    let mut c = [T::nan()];
+    let options = Matmul { alpha: T::one() / max, beta: T::zero() };
+    let a = vec![max; 700];
+    matmul_with(options, mat(&a, 1, 700), mat(&a, 700, 1), mat_mut(&mut c, 1, 1)).expect_err("700 max is out of range");
+    let tiny = vec![T::min_positive_value(); 700];
+    let options = Matmul { alpha: num(2.0), beta: T::zero() };
+    matmul_with(options, mat(&a, 1, 700), mat(&tiny, 700, 1), mat_mut(&mut c, 1, 1)).expect("700 times about 4");
+    let want = reference::dot(&a, &tiny) * 2.0_f64.into();
+    assert!(((want - c[0].into()) / want).abs().to_f64() < 700.0 * common::wide(T::epsilon()));
+    // A sum of equal terms that is out of range, and comes back by an old C of the other sign.
+    let options = Matmul { alpha: T::one(), beta: T::one() };
+    c[0] = -max;
+    matmul_with(options, mat(&[max, max], 1, 2), mat(&[T::one(); 2], 2, 1), mat_mut(&mut c, 1, 1)).expect("max");
+    assert_same("max + max - max", &c, &[max]);
+}
+
+#[test]
+fn overflow_on_the_way_is_undone() {
+    everywhere!(rescues);
+}
+
+/// The rescue mends the elements it can and leaves the others, which alone are reported.
+fn partial_rescues<T: Float>() {
+    let max = T::max_value();
+    let (m, k, n) = (70, 3, 70);
+    let mut a = nums::<T>(&[1.0, 1.0, 1.0]).repeat(m);
+    a[5 * k..6 * k].copy_from_slice(&[max, max, -max]); // mended: max
+    a[66 * k..67 * k].copy_from_slice(&[max, max, T::one()]); // infinite
+    a[20 * k + 1] = T::nan();
+    let b = vec![T::one(); k * n];
+    let mut c = vec![T::zero(); m * n];
+    let found = report(matmul(mat(&a, m, k), mat(&b, k, n), mat_mut(&mut c, m, n)));
+    assert_eq!((found.operand, found.index, found.origin), ("a", Index::Cell(20, 1), Origin::PassedIn));
+    let row = |value: T| vec![value; n];
+    assert_same("plain", &c[..n], &row(num(3.0)));
+    assert_same("mended", &c[5 * n..6 * n], &row(max));
+    assert_same("infinite", &c[66 * n..67 * n], &row(T::infinity()));
+    assert_same("NaN", &c[20 * n..21 * n], &row(T::nan()));
+    a[20 * k + 1] = T::one();
+    let found = report(matmul(mat(&a, m, k), mat(&b, k, n), mat_mut(&mut c, m, n)));
+    assert_eq!((found.operand, found.index, found.origin), ("c", Index::Cell(66, 0), Origin::Overflow));
+    assert_eq!(found.counts.total(), n);
+}
+
+#[test]
+fn a_rescue_mends_what_it_can() {
+    everywhere!(partial_rescues);
+}
+
+fn gradient_rescues<T: Float>() {
+    let max = T::max_value();
+    // dp - sum overflows, p times it does not.
+    let p = nums::<T>(&[0.5, 0.5]);
+    let mut dx = [T::nan(); 2];
+    softmax_backward(mat(&p, 1, 2), mat(&[max, -max], 1, 2), mat_mut(&mut dx, 1, 2)).expect("half of max");
+    assert_same("softmax", &dx, &[max / num(2.0), -max / num(2.0)]);
+    let p = nums::<T>(&[0.25, 0.75]);
+    softmax_backward(mat(&p, 1, 2), mat(&[max, -max], 1, 2), mat_mut(&mut dx, 1, 2)).expect("representable");
+    let want = reference::softmax_backward(&p, &[max, -max]);
+    dx.iter().zip(want).for_each(|(&dx, want)| assert!(ulp_error(dx, want) <= 4.0));
+    // The sum of dy overflows, exp(y) times it does not.
+    let y = nums::<T>(&[-20.0, -21.0, -22.0]);
+    let mut dx = [T::nan(); 3];
+    log_softmax_backward(mat(&y, 1, 3), mat(&[max; 3], 1, 3), mat_mut(&mut dx, 1, 3)).expect("representable");
+    let want = reference::log_softmax_backward(&y, &[max; 3]);
+    dx.iter().zip(want).for_each(|(&dx, want)| assert!(ulp_error(dx, want) <= 4.0));
+    // So does their product, but not what it leaves of dy.
+    let (y, dy) = (nums::<T>(&[-0.01, -5.0, -6.0]), [max, max / num(2.0), T::one()]);
+    log_softmax_backward(mat(&y, 1, 3), mat(&dy, 1, 3), mat_mut(&mut dx, 1, 3)).expect("representable");
+    let want = reference::log_softmax_backward(&y, &dy);
+    dx.iter().zip(want).for_each(|(&dx, want)| assert!(ulp_error(dx, want) <= 8.0, "{dx:e} for {:e}", want.to_f64()));
+    // The norm overflows; its gradient and the clipping do not mind.
+    let mut dx = [T::nan(); 4];
+    l2_norm_backward(&[max; 4], T::one(), &mut dx).expect("0.5");
+    assert_same("norm", &dx, &[num(0.5); 4]);
+    let mut x = [max; 4];
+    let clip = clip_by_norm(&mut x, num(2.0)).expect("1");
+    assert_same("clip", &x, &[T::one(); 4]);
+    assert!(clip.norm.is_infinite() && clip.clipped);
+    // The mean of losses whose sum overflows.
+    let big = max / num(2.0);
+    let logits = [T::zero(), big].repeat(5);
+    let loss = cross_entropy(CrossEntropy::default(), mat(&logits, 5, 2), &[0; 5]).expect("the mean is one of them");
+    assert!(ulp_error(loss.value, big) <= 2.0);
+}
+
+#[test]
+fn gradients_that_overflow_on_the_way() {
+    everywhere!(gradient_rescues);
+}
+
+/// `-inf` logits are no fault, wherever they stand.
+fn impossible_events<T: Float>() {
+    for len in [2, 16, 17, 100] {
+        for at in 0..len {
+            let mut x = data::<T>(at as u64, Kind::Within(3.0), len);
+            x[at] = T::neg_infinity();
+            let (mut p, mut y, mut lse, mut dx) =
+                (vec![T::nan(); len], vec![T::nan(); len], [T::nan()], vec![T::nan(); len]);
+            softmax(mat(&x, 1, len), mat_mut(&mut p, 1, len)).expect("no fault");
+            log_softmax(mat(&x, 1, len), mat_mut(&mut y, 1, len)).expect("no fault");
+            logsumexp(mat(&x, 1, len), &mut lse).expect("no fault");
+            logsumexp_backward(mat(&x, 1, len), &[T::one()], mat_mut(&mut dx, 1, len)).expect("no fault");
+            assert_same("no probability", &[p[at], y[at], dx[at]], &[T::zero(), T::neg_infinity(), T::zero()]);
+            let target = [(at + 1) as u32 % len as u32];
+            cross_entropy_backward(
+                CrossEntropy::default(),
+                mat(&x, 1, len),
+                &target,
+                T::one(),
+                mat_mut(&mut dx, 1, len),
+            )
+            .expect("no fault");
+            assert_same("no gradient", &dx[at..=at], &[T::zero()]);
+        }
+    }
+}
+
+#[test]
+fn impossible_events_are_no_faults() {
+    everywhere!(impossible_events);
+}
+
+fn infinite_operands<T: Float>() {
+    let x = nums::<T>(&[f64::INFINITY, f64::NEG_INFINITY]);
+    let mut y = [T::nan(); 2];
+    tanh(&x, &mut y).expect("1 and -1");
+    assert_same("tanh", &y, &nums::<T>(&[1.0, -1.0]));
+    relu(&x[1..], &mut y[1..]).expect("0");
+    assert_same("relu", &y[1..], &[T::zero()]);
+    let mut clipped = x.clone();
+    assert_eq!(clip_by_value(&mut clipped, num(3.0)), Ok(2));
+    assert_same("clip", &clipped, &nums::<T>(&[3.0, -3.0]));
+    report(clip_by_value(&mut x.clone(), T::infinity()));
+    safe_div(&[T::one(); 2], &x, &mut y).expect("zeros");
+    assert_same("division", &y, &nums::<T>(&[0.0, -0.0]));
+}
+
+#[test]
+fn infinities_that_are_no_faults() {
+    everywhere!(infinite_operands);
+}
+
+/// Shapes and arguments are refused before anything is written.
+fn refused<T: Float>() {
+    let (three, four) = ([T::one(); 3], [T::one(); 4]);
+    let old = nums::<T>(&[7.0, 8.0, 9.0]);
+    let check = |name: &str, f: &dyn Fn(&mut [T], &mut [T]) -> nanproof::Result<()>| {
+        let (mut p, mut q) = (old.clone(), old.clone());
+        match f(&mut p, &mut q) {
+            Err(Error::Shape { .. } | Error::Argument { .. }) => {}
+            other => panic!("{name}: {other:?}"),
+        }
+        assert_same(name, &[p, q].concat(), &old.repeat(2));
+    };
+    check("relu", &|y, _| relu(&four, y));
+    check("relu_backward", &|y, _| relu_backward(&three, &four, y));
+    check("tanh", &|y, _| tanh(&four, y));
+    check("tanh_backward", &|y, _| tanh_backward(&four, &four, y));
+    check("clip_by_value_backward", &|y, _| clip_by_value_backward(&three, T::one(), &four, y));
+    check("clip_by_value_backward", &|y, _| clip_by_value_backward(&three, -T::one(), &three, y));
+    check("clip_by_value", &|x, _| clip_by_value(x, T::nan()).map(drop));
+    check("clip_by_norm", &|x, _| clip_by_norm(x, -T::one()).map(drop));
+    check("safe_div", &|q, _| safe_div(&three, &four, q).map(drop));
+    check("safe_div_backward", &|p, q| safe_div_backward(&three, &three, &four, p, q).map(drop));
+    check("safe_div_backward", &|p, q| safe_div_backward(&three, &three, &three, p, &mut q[1..]).map(drop));
+    check("l2_norm_backward", &|dx, _| l2_norm_backward(&four, T::one(), dx));
+    check("dot_backward", &|p, q| dot_backward(&three, &three, T::one(), p, &mut q[1..]));
+    check("dot_backward", &|p, q| dot_backward(&three, &four, T::one(), p, q));
+    assert!(matches!(dot(&three, &four), Err(Error::Shape { .. })));
+    check("softmax", &|y, _| softmax(mat(&four, 2, 2), mat_mut(y, 1, 3)).map(drop));
+    check("softmax_backward", &|y, _| softmax_backward(mat(&three, 1, 3), mat(&three, 3, 1), mat_mut(y, 1, 3)));
+    check("log_softmax", &|y, _| log_softmax(mat(&three, 3, 1), mat_mut(y, 1, 3)).map(drop));
+    check("log_softmax_backward", &|y, _| log_softmax_backward(mat(&three, 3, 1), mat(&three, 1, 3), mat_mut(y, 1, 3)));
+    check("logsumexp", &|y, _| logsumexp(mat(&three, 1, 3), y));
+    check("logsumexp_backward", &|y, _| logsumexp_backward(mat(&three, 1, 3), &three, mat_mut(y, 1, 3)));
+    let options = CrossEntropy { ignore: Some(9), reduction: Reduction::Mean };
+    for targets in [&[0, 1][..], &[3], &[], &[8]] {
+        check("cross_entropy_backward", &|y, _| {
+            cross_entropy_backward(options, mat(&three, 1, 3), targets, T::one(), mat_mut(y, 1, 3))
+        });
+    }
+    check("cross_entropy_backward", &|y, _| {
+        cross_entropy_backward(options, mat(&three, 1, 3), &[0], T::one(), mat_mut(y, 3, 1))
+    });
+    check("matmul", &|y, _| matmul(mat(&three, 1, 3), mat(&four, 2, 2), mat_mut(y, 1, 3)));
+    check("matmul", &|y, _| matmul(mat(&three, 1, 3), mat(&three, 3, 1), mat_mut(y, 1, 3)));
+    for (alpha, beta) in [(T::nan(), T::zero()), (T::one(), T::infinity())] {
+        check("matmul_with", &|y, _| {
+            matmul_with(Matmul { alpha, beta }, mat(&three, 3, 1), mat(&three[..1], 1, 1), mat_mut(y, 3, 1))
+        });
+    }
+    check("matmul_backward", &|p, q| {
+        matmul_backward(
+            mat(&three, 1, 3),
+            mat(&three, 3, 1),
+            mat(&three[..1], 1, 1),
+            mat_mut(p, 1, 3),
+            mat_mut(q, 1, 3),
+        )
+    });
+    assert!(matches!(MatRef::new(&three, 2, 2), Err(Error::Shape { .. })));
+    assert!(matches!(MatRef::new(&three, usize::MAX, usize::MAX), Err(Error::Shape { .. })));
+    assert!(matches!(MatRef::with_strides(&three, 2, 2, usize::MAX, 1), Err(Error::Shape { .. })));
+    assert!(matches!(MatMut::with_strides(&mut [T::one(); 9], 2, 3, 1, 1), Err(Error::Argument { .. })));
+}
+
+#[test]
+fn refused_before_anything_is_written() {
+    everywhere!(refused);
+}
+
+/// No operation panics, whatever the bits.
+fn any_bits<T: Float>() {
+    for (_, run) in every_op::<T>() {
+        for seed in 0..30 {
+            for (rows, cols) in [(1, 1), (2, 9), (3, 35), (1, 0), (0, 3), (0, 0)] {
+                let [x, y, z] = [0, 1, 2].map(|k| data::<T>(seed * 3 + k, Kind::Bits, rows * cols));
+                let g = data::<T>(seed, Kind::Bits, 1)[0];
+                run(Case { rows, cols, x: &x, y: &y, z: &z, g });
+            }
+        }
+    }
+}
+
+#[test]
+fn nothing_panics() {
+    everywhere!(any_bits);
+}
