@@ -205,7 +205,8 @@ impl<T: Float> RowFormula<T, 2> for SoftmaxRow {
                 EmptyRow::Zeros => T::zero(),
                 EmptyRow::Uniform => factor / T::from(x.len()).unwrap_or_else(T::max_value),
             });
-            return RowsSeen { finite: factor.is_finite(), empty: 1 };
+            let is_read = self.options.empty == EmptyRow::Uniform;
+            return RowsSeen { finite: !is_read || factor.is_finite(), empty: 1 };
         }
         row_normalize(simd, x, row, factor, y);
         RowsSeen { finite: row.is_plain() && factor.is_finite(), empty: 0 }
