@@ -64,9 +64,9 @@ pub struct Loss<T> {
 /// `ln(sum(exp(x[i, ..]))) - x[i, target[i]]`.
 ///
 /// `targets` has a class for each row of `logits`. The loss of a row is within 2 ULP for rows up to 4096 long, also where
-/// it is tiny (terms of the sum that underflow may add as many smallest subnormals as the row is long); sums of losses are
-/// exact but for the last rounding, and may overflow on the way to a mean that does not. With no target that counts the loss is 0. A logit of `-inf` has
-/// probability 0; at a target it makes the loss `+inf`.
+/// it is tiny; terms of the sum that underflow may add as many smallest subnormals as the row is long. Sums of losses are
+/// exact but for the last rounding, and may overflow on the way to a mean that does not. With no target that counts the
+/// loss is 0. A logit of `-inf` has probability 0; at a target it makes the loss `+inf`.
 ///
 /// Gradient: [`cross_entropy_backward`]; both at once: [`cross_entropy_with_gradient`].
 ///

@@ -339,7 +339,7 @@ fn log_softmax_gradient<T: Float, S: Simd<T>>(simd: S, y: &[T], dy: &[T], dx: &m
             if is_retry {
                 // The product may be too large though the difference is not: so from quarters of both.
                 let quarters = dy * quarter - math::scaled_product(sum, e, exponent + shift - two);
-                result = (result - result).eq(zero).select(result, quarters * four);
+                result = result.abs().lt(result.all(T::infinity())).select(result, quarters * four);
             }
             let result = y.eq(lowest).select(zero, result);
             watch.see(result);
