@@ -57,10 +57,10 @@ fn an_unknown_name_is_an_error() {
     for name in ["nonsense", "", "AVX2", "avx2 "] {
         let text = run_with(Some(name));
         assert!(
-            text.contains(&format!("error: NANPROOF_ISA names no instruction set; this CPU has {all}\n")),
+            text.contains(&format!("error: NANPROOF_ISA={name}: no instruction set; this CPU has {all}\n")),
             "{text}"
         );
-        assert_eq!(name.parse::<Isa>(), Err(Error::UnknownIsa));
+        assert_eq!(name.parse::<Isa>(), Err(Error::UnknownIsa(name.into())));
     }
 }
 
@@ -73,7 +73,7 @@ fn run_restores_what_was_active() {
                 for &inner in Isa::available() {
                     assert_eq!(inner.run(Isa::active), Ok(inner));
                     assert_eq!(Isa::active(), Ok(outer));
-                    assert_eq!(inner.run(|| Err::<(), _>(Error::UnknownIsa)), Err(Error::UnknownIsa));
+                    assert_eq!(inner.run(|| Err::<(), _>(Error::Isa(inner))), Err(Error::Isa(inner)));
                     assert_eq!(Isa::active(), Ok(outer), "after an error");
                 }
                 Ok(())
