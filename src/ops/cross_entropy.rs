@@ -219,7 +219,8 @@ impl<'a, T: Float> Job<'a, T> {
             let ignored = matches!(index, Index::Cell(i, _) if Some(self.targets[i]) == self.options.ignore);
             ignored || x == T::neg_infinity()
         };
-        let rescued = |index, loss| matches!(index, Index::At(i) if self.wide_loss(i, loss).is_some());
+        let rescued =
+            |index, loss| matches!(index, Index::At(i) if value.is_finite() && self.wide_loss(i, loss).is_some());
         let inputs = [Operand::matrix("logits", self.logits).overlook(unread)];
         let outputs = dlogits
             .map(|dlogits| Operand::matrix("dlogits", dlogits))
