@@ -62,6 +62,18 @@ fn at_every_alignment() {
     alignments::<f64>();
 }
 
+/// Numbers whose sum is nearly nothing, so that the order in which they are added shows.
+#[cfg(feature = "rayon")]
+fn cancelling<T: Float>(seed: u64, len: usize) -> Vec<T> {
+    let mut rng = Rng(seed);
+    let mut x = (0..len / 2).map(|_| rng.unit::<T>() * num(2.0_f64.powi(rng.below(60) as i32))).collect::<Vec<_>>();
+    let mut negative = x.iter().map(|&x| -x).collect::<Vec<_>>();
+    negative.rotate_left(len / 5);
+    x.extend(negative);
+    x.resize(len, T::zero());
+    x
+}
+
 #[cfg(feature = "rayon")]
 fn threads<T: Float>() {
     // Above the grain of 2^15 for every operation; matmul has 130 x 130 x 1000 / 32.
@@ -72,8 +84,12 @@ fn threads<T: Float>() {
             if rows > 1000 && name.starts_with("matmul") {
                 continue; // its result would have 81 million elements
             }
-            for kind in [Kind::Within(30.0), Kind::AnyFinite] {
-                let [x, y, z] = [1, 2, 3].map(|seed| data::<T>(seed, kind, rows * cols));
+            for kind in [Some(Kind::Within(30.0)), Some(Kind::AnyFinite), None] {
+                let draw = |seed| match kind {
+                    Some(kind) => data::<T>(seed, kind, rows * cols),
+                    None => cancelling(seed, rows * cols),
+                };
+                let [x, y, z] = [1, 2, 3].map(draw);
                 let case = Case { rows, cols, x: &x, y: &y, z: &z, g: num(1.25) };
                 let isa = Isa::active().expect("no other is asked for");
                 let outcomes =
