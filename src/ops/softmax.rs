@@ -317,6 +317,7 @@ fn log_softmax_gradient<T: Float, S: Simd<T>>(simd: S, y: &[T], dy: &[T], dx: &m
     let (is_retry, scale) = (shift != 0, Lanes::splat(simd, power(-shift)));
     let (two, four, quarter) =
         (Lanes::splat(simd, power(1)), Lanes::splat(simd, power(2)), Lanes::splat(simd, power(-2)));
+    let largest = Lanes::splat(simd, T::max_value());
     let shift = Lanes::splat(simd, T::from(shift).unwrap_or_else(T::zero));
     let sum = sum_terms(
         simd,
@@ -338,7 +339,7 @@ fn log_softmax_gradient<T: Float, S: Simd<T>>(simd: S, y: &[T], dy: &[T], dx: &m
             if is_retry {
                 // The product may be too large though the difference is not: so from quarters of both.
                 let quarters = dy * quarter - math::scaled_product(sum, e, exponent + shift - two);
-                result = (result - result).eq(zero).select(result, quarters * four);
+                result = result.abs().le(largest).select(result, quarters * four);
             }
             let result = y.eq(lowest).select(zero, result);
             watch.see(result);
