@@ -5,9 +5,7 @@ mod common;
 
 use common::{Case, KINDS, Kind, Rng, assert_same, data, every_op, mat, mat_mut, num, on_every_isa};
 use nanproof::{CrossEntropy, softmax, softmax_backward};
-use nanproof::{
-    Float, Isa, MatMut, MatRef, Matmul, cross_entropy_backward, log_softmax, logsumexp, matmul, matmul_with,
-};
+use nanproof::{Float, MatMut, MatRef, Matmul, cross_entropy_backward, log_softmax, logsumexp, matmul, matmul_with};
 
 /// Rows and columns: tails, blocks, leaves of sums, k-blocks and tiles.
 const SHAPES: [(usize, usize); 10] =
@@ -91,7 +89,7 @@ fn threads<T: Float>() {
                 };
                 let [x, y, z] = [1, 2, 3].map(draw);
                 let case = Case { rows, cols, x: &x, y: &y, z: &z, g: num(1.25) };
-                let isa = Isa::active().expect("no other is asked for");
+                let isa = nanproof::Isa::active().expect("no other is asked for");
                 let outcomes =
                     pools.each_ref().map(|pool| pool.install(|| isa.run(|| Ok(run(case)))).expect("it is available"));
                 for got in &outcomes[1..] {

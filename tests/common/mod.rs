@@ -8,7 +8,7 @@ use nanproof::{
     Sgd, Softmax, *,
 };
 
-/// Random numbers by integer arithmetic alone (SplitMix64).
+/// Random numbers by integer arithmetic alone (`SplitMix64`).
 pub(crate) struct Rng(pub(crate) u64);
 
 impl Rng {
@@ -55,7 +55,7 @@ pub(crate) fn draw<T: Float>(rng: &mut Rng, kind: Kind) -> T {
     let with_exponent = |rng: &mut Rng, from: u64, count: u64| {
         let fraction = rng.bits() & ((1 << T::FRACTION_BITS) - 1);
         let magnitude = T::from_bits((from + rng.bits() % count) << T::FRACTION_BITS | fraction);
-        if rng.bits() % 2 == 0 { magnitude } else { -magnitude }
+        if rng.bits().is_multiple_of(2) { magnitude } else { -magnitude }
     };
     let top = 2 * T::BIAS as u64 + 1; // the exponent field of infinity
     match kind {
@@ -162,7 +162,7 @@ impl Worst {
     }
 
     pub(crate) fn meet(&mut self, error: f64, at: impl FnOnce() -> String) {
-        if !(error <= self.ulp) {
+        if error.is_nan() || error > self.ulp {
             (self.ulp, self.at) = (error, at());
         }
     }
