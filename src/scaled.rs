@@ -98,7 +98,7 @@ impl WideSum {
     pub(crate) fn add_product<T: Float>(self, a: T, b: T) -> Self {
         let (a, b) = (widen(a), widen(b));
         let product = a * b;
-        Self(self.0.join(TwoTerm { sum: product, error: a.mul_add(b, -product) }))
+        Self(self.0.join(TwoTerm { sum: product, error: num_traits::Float::mul_add(a, b, -product) }))
     }
 
     /// The sum, rounded to `T`.

@@ -24,7 +24,7 @@ fn smallest<T: Float>() -> Wide {
 /// `|got - want| / bound`.
 fn share<T: Float>(got: T, want: Wide, bound: Wide) -> f64 {
     let error = (Wide::new(got) - want).abs();
-    if error.to_f64() == 0.0 { 0.0 } else { (error / bound).to_f64() } // the bound may be 0, of no terms
+    if error == Wide::new(T::zero()) { 0.0 } else { (error / bound).to_f64() }
 }
 
 /// Rows of logits of many kinds and lengths.

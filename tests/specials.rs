@@ -465,12 +465,14 @@ fn infinities_that_are_no_faults() {
     everywhere!(infinite_operands);
 }
 
+/// A call that must not write to its two outputs.
+type Call<'a, T> = dyn Fn(&mut [T], &mut [T]) -> nanproof::Result<()> + 'a;
+
 /// Shapes and arguments are refused before anything is written.
 fn refused<T: Float>() {
     let (three, four) = ([T::one(); 3], [T::one(); 4]);
     let old = nums::<T>(&[7.0, 8.0, 9.0]);
-    #[expect(clippy::type_complexity, reason = "an operation on two slices")]
-    let check = |name: &str, f: &dyn Fn(&mut [T], &mut [T]) -> nanproof::Result<()>| {
+    let check = |name: &str, f: &Call<T>| {
         let (mut p, mut q) = (old.clone(), old.clone());
         match f(&mut p, &mut q) {
             Err(Error::Shape { .. } | Error::Argument { .. }) => {}
