@@ -50,7 +50,7 @@ impl<T: Float> Kernel for Gemm<'_, T> {
     }
 
     fn work(&self) -> usize {
-        self.c.as_ref().area() / 32 * self.a.cols()
+        (self.c.as_ref().area() / 32).saturating_mul(self.a.cols())
     }
 
     fn halve(self) -> Result<(Self, Self), Self> {

@@ -97,10 +97,8 @@ impl<T: Float, S: Simd<T>> Lanes<T, S> {
         Mask { simd: self.simd, mask: self.simd.eq(self.vector, b.vector) }
     }
 
-    /// The larger of the two; `self` where `b` is NaN, `b` where only `self` is.
-    ///
-    /// A running maximum `b.max_or(running)` therefore keeps a NaN only until the next element: kernels that fold with
-    /// it meet the NaN again in their sums.
+    /// The larger of the two; `b` if either is NaN. A running maximum `x.larger(max)` therefore passes over NaNs: who
+    /// folds with it meets them again in a sum.
     #[inline(always)]
     pub(crate) fn larger(self, b: Self) -> Self {
         b.lt(self).select(self, b)

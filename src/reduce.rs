@@ -109,7 +109,7 @@ pub(crate) fn cut(len: usize) -> Option<usize> {
 pub(crate) fn sum_terms<T: Float, S: Simd<T>, const N: usize>(
     simd: S,
     inputs: [&[T]; N],
-    term: impl Fn([Lanes<T, S>; N]) -> (Lanes<T, S>, Lanes<T, S>),
+    term: impl Fn([Lanes<T, S>; N]) -> (Lanes<T, S>, Lanes<T, S>) + Copy,
 ) -> TwoTerm<T> {
     // The tree as a stack of subtrees of falling size, like the digits of the number of leaves.
     let mut stack = [TwoTerm::zero(); usize::BITS as usize];
@@ -122,7 +122,7 @@ pub(crate) fn sum_terms<T: Float, S: Simd<T>, const N: usize>(
         for x in &mut part {
             *x = &x[range.clone()];
         }
-        let mut total = sum_leaf(simd, part, &term);
+        let mut total = sum_leaf(simd, part, term);
         leaf += 1;
         for _ in 0..leaf.trailing_zeros() {
             depth -= 1;

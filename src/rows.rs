@@ -100,8 +100,8 @@ impl<T: Float, F: RowFormula<T, N>, const N: usize> Kernel for Rowwise<'_, T, F,
     }
 
     fn work(&self) -> usize {
-        let elements = self.output.as_ref().area() + self.inputs[0].area();
-        elements / 2 * F::WORK
+        let elements = self.output.as_ref().area().saturating_add(self.inputs[0].area());
+        (elements / 2).saturating_mul(F::WORK)
     }
 
     fn halve(self) -> Result<(Self, Self), Self> {
@@ -260,7 +260,7 @@ pub(crate) fn row_normalize<T: Float, S: Simd<T>>(simd: S, x: &[T], row: RowSum<
             |[], [e]| [e.mul_add(weight, e * weight_error)],
         );
     } else {
-        let one = Lanes::splat(simd, T::one());
+        let (zero, one) = (Lanes::zero(simd), Lanes::splat(simd, T::one()));
         let half = one / (one + one);
         sweep(
             simd,
@@ -271,7 +271,8 @@ pub(crate) fn row_normalize<T: Float, S: Simd<T>>(simd: S, x: &[T], row: RowSum<
                 let (difference, error) = below_max(x, row.max);
                 let (e, exponent) = math::exp_parts(difference, error);
                 let half = e * half; // below 1: its product with the weight does not overflow
-                [math::scale(half.mul_add(weight, half * weight_error), exponent + one)]
+                let result = math::scale(half.mul_add(weight, half * weight_error), exponent + one);
+                [e.eq(zero).select(zero, result)] // also where the factor is infinite
             },
         );
     }

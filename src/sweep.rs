@@ -265,7 +265,11 @@ impl<T: Float, F: Formula<T, N, M>, const N: usize, const M: usize> Kernel for R
             self.inputs,
             self.outputs,
             #[inline(always)]
-            |x, y| self.formula.apply(x, y, &mut guard).into_iter().for_each(|y| watch.see(y)),
+            |x, y| {
+                for y in self.formula.apply(x, y, &mut guard) {
+                    watch.see(y);
+                }
+            },
         );
         Seen::new(watch, guard)
     }

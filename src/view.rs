@@ -64,6 +64,8 @@ impl Layout {
         if self.is_empty() {
             return Some(0);
         }
+        // A stride of 0 takes no memory: still no more elements than a slice could have.
+        self.rows.checked_mul(self.cols).filter(|&area| area <= isize::MAX as usize / 8)?;
         let rows = (self.rows - 1).checked_mul(self.row_stride)?;
         let cols = (self.cols - 1).checked_mul(self.col_stride)?;
         rows.checked_add(cols)?.checked_add(1)

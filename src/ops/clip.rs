@@ -46,7 +46,7 @@ pub struct Clip<T> {
 /// # Ok::<(), nanproof::Error>(())
 /// ```
 pub fn clip_by_norm<T: Float>(x: &mut [T], max_norm: T) -> Result<Clip<T>> {
-    clip("clip_by_norm", &mut [x], max_norm)
+    clip("clip_by_norm", &mut [x], max_norm, |tensors| Operand::slice("x", tensors[0]))
 }
 
 /// Scales all tensors by one factor, down to the common L2 norm `max_norm` if it is larger:
@@ -71,18 +71,19 @@ pub fn clip_by_norm<T: Float>(x: &mut [T], max_norm: T) -> Result<Clip<T>> {
 /// # Ok::<(), nanproof::Error>(())
 /// ```
 pub fn clip_by_global_norm<T: Float>(tensors: &mut [&mut [T]], max_norm: T) -> Result<Clip<T>> {
-    clip("clip_by_global_norm", tensors, max_norm)
+    clip("clip_by_global_norm", tensors, max_norm, |tensors| Operand::tensors("tensors", tensors))
 }
 
-fn clip<T: Float>(operation: &'static str, tensors: &mut [&mut [T]], max_norm: T) -> Result<Clip<T>> {
+fn clip<T: Float>(
+    operation: &'static str,
+    tensors: &mut [&mut [T]],
+    max_norm: T,
+    operand: impl for<'a> Fn(&'a [&mut [T]]) -> Operand<'a, T>,
+) -> Result<Clip<T>> {
     check_limit(operation, "max_norm", max_norm)?;
     let norm = norm_of(&tensors.iter().map(|x| &**x).collect::<Vec<_>>())?;
     if !norm.mantissa.is_finite() {
-        let faults = match tensors {
-            [x] if operation == "clip_by_norm" => Operand::slice("x", x),
-            _ => Operand::tensors("tensors", tensors),
-        };
-        diagnose(operation, [faults], [], overflow_or_invalid)?;
+        diagnose(operation, [operand(tensors)], [], overflow_or_invalid)?;
     }
     let value = norm.value();
     if value <= max_norm {

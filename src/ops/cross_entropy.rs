@@ -64,8 +64,9 @@ pub struct Loss<T> {
 /// `ln(sum(exp(x[i, ..]))) - x[i, target[i]]`.
 ///
 /// `targets` has a class for each row of `logits`. The loss of a row is within 2 ULP for rows up to 4096 long, also where
-/// it is tiny; sums are exact but for the last rounding. With no target that counts the loss is 0. A logit of `-inf` has
-/// probability 0; at a target it makes the loss `+inf`.
+/// it is tiny; terms of the sum that underflow may add as many smallest subnormals as the row is long. Sums of losses are
+/// exact but for the last rounding, and may overflow on the way to a mean that does not. With no target that counts the
+/// loss is 0. A logit of `-inf` has probability 0; at a target it makes the loss `+inf`.
 ///
 /// Gradient: [`cross_entropy_backward`]; both at once: [`cross_entropy_with_gradient`].
 ///
@@ -182,7 +183,7 @@ impl<'a, T: Float> Job<'a, T> {
             },
         })?;
         let value = self.reduce(&losses)?;
-        if !finite || !value.is_finite() {
+        if !(finite && value.is_finite()) {
             diagnose(self.operation, [Operand::scalar("g", g)], [], overflow_or_invalid)?;
             self.diagnose(&losses, value, dlogits.map(|dlogits| dlogits.as_ref()))?;
         }
@@ -194,9 +195,21 @@ impl<'a, T: Float> Job<'a, T> {
         if sum.is_finite() {
             return Ok(sum / self.divisor());
         }
-        // The losses may be finite where their sum is not, and so may their mean.
-        let sum = losses.iter().fold(WideSum::new(), |sum, &loss| sum.add_product(loss, T::one()));
+        // The mean may be finite where the sum is not, or where a loss is not: that is then max - logit, beside which
+        // the logarithm is nothing.
+        let one = T::one();
+        let sum = losses.iter().enumerate().fold(WideSum::new(), |sum, (i, &loss)| match self.wide_loss(i, loss) {
+            Some((max, logit)) => sum.add_product(max, one).add_product(logit, -one),
+            None => sum.add_product(loss, one),
+        });
         Ok(sum.divided_by(self.divisor()))
+    }
+
+    /// The largest logit of a row and that of its target, where all are finite or `-inf` and the loss overflowed.
+    fn wide_loss(&self, i: usize, loss: T) -> Option<(T, T)> {
+        let logit = self.logits.get(i, self.targets[i] as usize)?;
+        let max = self.logits.row_iter(i).fold(T::neg_infinity(), |max, &x| max.max(x));
+        (loss == T::infinity() && logit.is_finite() && max.is_finite()).then_some((max, logit))
     }
 
     #[cold]
@@ -206,11 +219,13 @@ impl<'a, T: Float> Job<'a, T> {
             let ignored = matches!(index, Index::Cell(i, _) if Some(self.targets[i]) == self.options.ignore);
             ignored || x == T::neg_infinity()
         };
+        let rescued =
+            |index, loss| matches!(index, Index::At(i) if value.is_finite() && self.wide_loss(i, loss).is_some());
         let inputs = [Operand::matrix("logits", self.logits).overlook(unread)];
         let outputs = dlogits
             .map(|dlogits| Operand::matrix("dlogits", dlogits))
             .into_iter()
-            .chain([Operand::slice("losses", losses), Operand::scalar("loss", value)]);
+            .chain([Operand::slice("losses", losses).overlook(rescued), Operand::scalar("loss", value)]);
         diagnose(self.operation, inputs, outputs, |index, class| match index {
             Index::At(i) if is_impossible(i) => Origin::DivisionByZero,
             _ => overflow_or_invalid(index, class),
@@ -250,17 +265,17 @@ impl<T: Float> Kernel for CrossEntropyRows<'_, T> {
                 let target = target as usize;
                 let row = row_exp(simd, x, dx);
                 self.losses[i] = row_loss(row, row.log(simd), x[target]);
-                finite &= row.is_plain() && self.losses[i].is_finite();
+                finite &= row.is_plain() && self.losses[i].is_finite() && self.factor.is_finite();
                 if !dx.is_empty() {
                     row_gradient(simd, x, row, target, self.factor, dx);
                 }
             },
         );
-        finite && self.factor.is_finite()
+        finite
     }
 
     fn work(&self) -> usize {
-        6 * self.logits.area()
+        self.logits.area().saturating_mul(6)
     }
 
     fn halve(self) -> Result<(Self, Self), Self> {
@@ -286,6 +301,8 @@ fn row_loss<T: Float>(row: RowSum<T>, log: T, logit: T) -> T {
     let term = |sum| TwoTerm { sum, error: T::zero() };
     if row.is_empty() {
         T::infinity()
+    } else if row.rest.sum.is_nan() {
+        row.rest.sum
     } else if logit == row.max {
         log
     } else if (row.max - logit).is_finite() {

@@ -96,7 +96,10 @@ pub fn safe_div_backward<T: Float>(a: &[T], b: &[T], g: &[T], da: &mut [T], db: 
     let seen = apply(QuotientBackward, [a, b, g], [&mut *da, &mut *db])?;
     if !seen.finite {
         let inputs = [
-            Operand::slice("a", a).overlook(zero_denominator(b)),
+            Operand::slice("a", a).overlook(move |index, a| {
+                let no_part = |i: usize| b[i].is_zero() || (g[i].is_zero() && !a.is_nan());
+                matches!(index, Index::At(i) if no_part(i))
+            }),
             Operand::slice("b", b).overlook(|_, b| b.is_infinite()),
             Operand::slice("g", g).overlook(zero_denominator(b)),
         ];
@@ -152,12 +155,15 @@ impl<T: Float> Formula<T, 3, 2> for QuotientBackward {
         let (da, ratio) = (g / b, a / b);
         // Both factors well inside the normal range: so is whatever rounding their product suffers.
         let (low, high) = (b.all(T::min_positive_value()), b.all(T::max_value()));
-        let is_safe =
-            move |q: Lanes<T, S>, numerator: Lanes<T, S>| numerator.eq(zero) | (low.le(q.abs()) & q.abs().le(high));
-        let unsafe_product = !(is_safe(da, g) & is_safe(ratio, a) | is_zero);
+        let safe_da = g.eq(zero) | (low.le(da.abs()) & da.abs().le(high));
+        let safe_ratio = a.eq(zero) | (low.le(ratio.abs()) & ratio.abs().le(high));
+        let unsafe_product = !((safe_da & safe_ratio) | is_zero);
         let mut db = -(da * ratio);
         if unsafe_product.any() {
-            db = unsafe_product.select(-product_of_quotients(g, a, b), db);
+            let product = product_of_quotients(g, a, b);
+            // An upstream gradient of exactly 0 gives 0, through an infinite ratio too, but not past a NaN.
+            let nothing = g.eq(zero) & a.eq(a) & b.eq(b);
+            db = unsafe_product.select(nothing.select(zero, -product), db);
         }
         [is_zero.select(zero, da), is_zero.select(zero, db)]
     }

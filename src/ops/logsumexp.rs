@@ -2,7 +2,7 @@
 
 use super::softmax::{Softmax, SoftmaxRow};
 use crate::error::{Result, check_len, check_shape};
-use crate::finite::{Operand, diagnose, overflow_or_invalid};
+use crate::finite::{Index, Operand, diagnose, overflow_or_invalid};
 use crate::float::Float;
 use crate::rows::{RowFormula, RowsSeen, apply, row_exp};
 use crate::simd::Simd;
@@ -42,7 +42,7 @@ pub fn logsumexp<T: Float>(x: MatRef<'_, T>, y: &mut [T]) -> Result<()> {
 
 /// The gradient of [`logsumexp`]: `dx[i, j] = dy[i] softmax(x)[i, j]`.
 ///
-/// Computed from `x`, not from the result, whose rounding would be magnified. A row of `-inf` gets 0; where there are
+/// Computed from `x`, not from the result, whose rounding would be magnified. A row of `-inf` gets 0 and its `dy` is not read; where there are
 /// entries of `+inf` they share `dy[i]` equally. Within 3 ULP of the true value for rows up to 4096 long, also where
 /// `exp(x - max)` underflows and `dy` does not.
 ///
@@ -66,7 +66,11 @@ pub fn logsumexp_backward<T: Float>(x: MatRef<'_, T>, dy: &[T], mut dx: MatMut<'
     if apply(weighted, [x, MatRef::new(dy, x.rows(), 1)?], dx.reborrow())?.finite {
         return Ok(());
     }
-    let inputs = [Operand::matrix("x", x).overlook(|_, x| x == T::neg_infinity()), Operand::slice("dy", dy)];
+    let is_empty = |i: usize| x.row_iter(i).all(|&x| x == T::neg_infinity());
+    let inputs = [
+        Operand::matrix("x", x).overlook(|_, x| x == T::neg_infinity()),
+        Operand::slice("dy", dy).overlook(move |index, _| matches!(index, Index::At(i) if is_empty(i))),
+    ];
     diagnose(NAME, inputs, [Operand::matrix("dx", dx.as_ref())], overflow_or_invalid)
 }
 

@@ -45,7 +45,8 @@ impl<T: Float> Default for Matmul<T> {
 /// from 0, and the blocks are added in order. So an element has the same bits in every product that it stands in, and its
 /// error is at most `b u (|a[i, 0] b[0, j]| + ...)` with `b` the smaller of `k` and the block plus the number of blocks,
 /// `u = 2^-24` or `2^-53`. A running sum that overflows on the way to a representable value does no harm: the element is
-/// computed again in wider arithmetic. With `k = 0` the product is 0.
+/// computed again in wider arithmetic. Products that underflow add `k` smallest subnormals to the error, times `alpha`.
+/// With `k = 0` the product is 0.
 ///
 /// Gradient: [`matmul_backward`].
 ///
@@ -69,7 +70,7 @@ pub fn matmul<T: Float>(a: MatRef<'_, T>, b: MatRef<'_, T>, c: MatMut<'_, T>) ->
 /// [`matmul`] with [options](Matmul): `C = alpha A B + beta C`.
 ///
 /// # Errors
-/// As [`matmul`].
+/// As [`matmul`]; C is written then as well. [`Error::Argument`] if `alpha` or `beta` is not finite.
 ///
 /// ```
 /// use nanproof::{MatMut, MatRef, Matmul, matmul_with};
@@ -164,6 +165,10 @@ fn product<T: Float>(
     if finite {
         return Ok(());
     }
+    old_faults.sort_by_key(|&(index, _)| match index {
+        Index::Cell(row, col) => (row, col),
+        _ => (0, 0),
+    });
     let read = if alpha.is_zero() { 0..0 } else { 0..a.cols() };
     let inputs = [
         Operand::matrix(names[0], a.submatrix(0..a.rows(), read.clone())?),

@@ -5,7 +5,7 @@ use crate::finite::{Operand, diagnose, overflow_or_invalid};
 use crate::float::Float;
 use crate::lanes::Lanes;
 use crate::simd::Simd;
-use crate::sweep::{Formula, Guard, apply_if_finite};
+use crate::sweep::{Formula, Guard, apply, apply_if_finite};
 
 /// Stochastic gradient descent with momentum: `v = momentum v + g + weight_decay w`, then `w = w - learning_rate v`.
 ///
@@ -31,7 +31,8 @@ impl<T: Float> Sgd<T> {
     ///
     /// # Errors
     /// [`Error::Shape`] if the lengths differ; [`Error::Argument`] if a setting is out of its range;
-    /// [`Error::NonFinite`] if a gradient is not finite, or a new weight would not be: then nothing is written.
+    /// [`Error::NonFinite`] if a gradient is not finite, or the update overflows: then nothing is written. With
+    /// `momentum = 0` the old `v` is not read.
     ///
     /// ```
     /// let sgd = nanproof::Sgd { learning_rate: 1.0_f32, momentum: 0.0, weight_decay: 0.0 };
@@ -48,10 +49,15 @@ impl<T: Float> Sgd<T> {
         check_setting(NAME, "weight_decay", weight_decay, T::max_value())?;
         check_len(NAME, "g", g.len(), w.len(), "the length of w")?;
         check_len(NAME, "v", v.len(), w.len(), "the length of w")?;
-        if apply_if_finite(SgdStep { settings: *self }, [g], [&mut *w, &mut *v])?.finite {
+        let step = SgdStep { settings: *self };
+        if apply_if_finite(step, [g], [&mut *w, &mut *v])?.finite {
             return Ok(());
         }
-        fault(NAME, [("g", g), ("w", w), ("v", v)])
+        let read_v = if momentum.is_zero() { &[] } else { &*v };
+        let inputs = [Operand::slice("g", g), Operand::slice("w", w), Operand::slice("v", read_v)];
+        let (mut w, mut v) = (w.to_vec(), v.to_vec());
+        apply(step, [g], [&mut w, &mut v])?;
+        diagnose(NAME, inputs, [Operand::slice("w", &w), Operand::slice("v", &v)], overflow_or_invalid)
     }
 }
 
@@ -101,8 +107,8 @@ impl<T: Float> AdamW<T> {
     ///
     /// # Errors
     /// [`Error::Shape`] if the lengths differ; [`Error::Argument`] if `t` is 0 or a setting is out of its range;
-    /// [`Error::NonFinite`] if a gradient is not finite, or a result would not be (the square of a gradient may
-    /// overflow): then nothing is written.
+    /// [`Error::NonFinite`] if a gradient is not finite, or the update overflows (as the square of a gradient may): then
+    /// nothing is written. With `beta1 = 0` the old `m` is not read, with `beta2 = 0` the old `v`.
     ///
     /// ```
     /// let (mut w, mut m, mut v) = ([1.0_f32], [0.0], [0.0]);
@@ -132,22 +138,20 @@ impl<T: Float> AdamW<T> {
         }
         let step = AdamWStep {
             settings: *self,
-            correction1: T::one() - integer_power(beta1, t),
-            correction2: T::one() - integer_power(beta2, t),
+            correction1: one_minus_power(beta1, t),
+            correction2: one_minus_power(beta2, t),
         };
         if apply_if_finite(step, [g], [&mut *w, &mut *m, &mut *v])?.finite {
             return Ok(());
         }
-        fault(NAME, [("g", g), ("w", w), ("m", m), ("v", v)])
+        let read = |beta: T, mean| if beta.is_zero() { &[][..] } else { mean };
+        let (read_m, read_v) = (read(beta1, &*m), read(beta2, &*v));
+        let inputs = [("g", g), ("w", &*w), ("m", read_m), ("v", read_v)].map(|(name, x)| Operand::slice(name, x));
+        let (mut w, mut m, mut v) = (w.to_vec(), m.to_vec(), v.to_vec());
+        apply(step, [g], [&mut w, &mut m, &mut v])?;
+        let outputs = [Operand::slice("w", &w), Operand::slice("m", &m), Operand::slice("v", &v)];
+        diagnose(NAME, inputs, outputs, overflow_or_invalid)
     }
-}
-
-/// The report on operands of which one is not finite, or whose update would overflow.
-#[cold]
-fn fault<T: Float, const N: usize>(operation: &'static str, operands: [(&'static str, &[T]); N]) -> Result<()> {
-    diagnose(operation, operands.map(|(name, x)| Operand::slice(name, x)), [], overflow_or_invalid)?;
-    let result = Operand::scalar("the update", T::infinity());
-    diagnose(operation, [], [result], overflow_or_invalid)
 }
 
 fn check_setting<T: Float>(operation: &'static str, argument: &'static str, x: T, largest: T) -> Result<()> {
@@ -163,17 +167,25 @@ fn below_one<T: Float>() -> T {
     T::one() - T::epsilon() / (T::one() + T::one())
 }
 
-/// `x^n` by squaring: the same bits everywhere, which `powi` does not promise.
-fn integer_power<T: Float>(mut x: T, mut n: u32) -> T {
-    let mut power = T::one();
-    while n > 0 {
-        if n % 2 == 1 {
+/// `1 - x^n`, as `(1 - x) (1 + x + ... + x^(n-1))`: nothing cancels, and the bits are the same everywhere, which `powi`
+/// does not promise.
+fn one_minus_power<T: Float>(x: T, n: u32) -> T {
+    let (mut sum, mut power) = (T::zero(), T::one()); // of no terms, and x^0
+    for bit in (0..u32::BITS - n.leading_zeros()).rev() {
+        sum = sum + sum * power;
+        power = power * power;
+        if n >> bit & 1 == 1 {
+            sum = sum * x + T::one();
             power = power * x;
         }
-        x = x * x;
-        n /= 2;
     }
-    power
+    (T::one() - x) * sum
+}
+
+/// `beta mean + new`; with `beta = 0` the mean is not read.
+#[inline(always)]
+fn decayed<T: Float, S: Simd<T>>(mean: Lanes<T, S>, beta: T, new: Lanes<T, S>) -> Lanes<T, S> {
+    if beta.is_zero() { new } else { mean.mul_add(mean.all(beta), new) }
 }
 
 /// One element of [`Sgd::step`].
@@ -191,7 +203,8 @@ impl<T: Float> Formula<T, 1, 2> for SgdStep<T> {
         _: &mut Guard<T, S>,
     ) -> [Lanes<T, S>; 2] {
         let Sgd { learning_rate, momentum, weight_decay } = self.settings;
-        let v = v.mul_add(g.all(momentum), w.mul_add(g.all(weight_decay), g));
+        let pull = w.mul_add(g.all(weight_decay), g);
+        let v = decayed(v, momentum, pull);
         [v.mul_add(g.all(-learning_rate), w), v]
     }
 }
@@ -214,8 +227,8 @@ impl<T: Float> Formula<T, 1, 3> for AdamWStep<T> {
     ) -> [Lanes<T, S>; 3] {
         let AdamW { learning_rate, beta1, beta2, eps, weight_decay } = self.settings;
         let one = T::one();
-        let m = m.mul_add(g.all(beta1), g * g.all(one - beta1));
-        let v = v.mul_add(g.all(beta2), (g * g.all(one - beta2)) * g);
+        let m = decayed(m, beta1, g * g.all(one - beta1));
+        let v = decayed(v, beta2, (g * g.all(one - beta2)) * g);
         let scale = (v / g.all(self.correction2)).sqrt() + g.all(eps);
         let direction = (m / g.all(self.correction1)) / scale;
         let w = w.mul_add(g.all(-learning_rate * weight_decay), w);

@@ -205,7 +205,8 @@ impl<T: Float> RowFormula<T, 2> for SoftmaxRow {
                 EmptyRow::Zeros => T::zero(),
                 EmptyRow::Uniform => factor / T::from(x.len()).unwrap_or_else(T::max_value),
             });
-            return RowsSeen { finite: factor.is_finite(), empty: 1 };
+            let is_read = self.options.empty == EmptyRow::Uniform;
+            return RowsSeen { finite: !is_read || factor.is_finite(), empty: 1 };
         }
         row_normalize(simd, x, row, factor, y);
         RowsSeen { finite: row.is_plain() && factor.is_finite(), empty: 0 }
@@ -317,7 +318,6 @@ fn log_softmax_gradient<T: Float, S: Simd<T>>(simd: S, y: &[T], dy: &[T], dx: &m
     let (is_retry, scale) = (shift != 0, Lanes::splat(simd, power(-shift)));
     let (two, four, quarter) =
         (Lanes::splat(simd, power(1)), Lanes::splat(simd, power(2)), Lanes::splat(simd, power(-2)));
-    let largest = Lanes::splat(simd, T::max_value());
     let shift = Lanes::splat(simd, T::from(shift).unwrap_or_else(T::zero));
     let sum = sum_terms(
         simd,
@@ -339,7 +339,7 @@ fn log_softmax_gradient<T: Float, S: Simd<T>>(simd: S, y: &[T], dy: &[T], dx: &m
             if is_retry {
                 // The product may be too large though the difference is not: so from quarters of both.
                 let quarters = dy * quarter - math::scaled_product(sum, e, exponent + shift - two);
-                result = result.abs().le(largest).select(result, quarters * four);
+                result = result.abs().lt(result.all(T::infinity())).select(result, quarters * four);
             }
             let result = y.eq(lowest).select(zero, result);
             watch.see(result);

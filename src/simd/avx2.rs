@@ -76,23 +76,47 @@ impl Simd<f32> for Avx2 {
 
     #[inline(always)]
     fn add(self, a: [f32x8; 2], b: [f32x8; 2]) -> [f32x8; 2] {
-        zip(a, b, |a, b| self.0.add_f32x8(a, b))
+        zip(
+            a,
+            b,
+            #[inline(always)]
+            |a, b| self.0.add_f32x8(a, b),
+        )
     }
     #[inline(always)]
     fn sub(self, a: [f32x8; 2], b: [f32x8; 2]) -> [f32x8; 2] {
-        zip(a, b, |a, b| self.0.sub_f32x8(a, b))
+        zip(
+            a,
+            b,
+            #[inline(always)]
+            |a, b| self.0.sub_f32x8(a, b),
+        )
     }
     #[inline(always)]
     fn mul(self, a: [f32x8; 2], b: [f32x8; 2]) -> [f32x8; 2] {
-        zip(a, b, |a, b| self.0.mul_f32x8(a, b))
+        zip(
+            a,
+            b,
+            #[inline(always)]
+            |a, b| self.0.mul_f32x8(a, b),
+        )
     }
     #[inline(always)]
     fn div(self, a: [f32x8; 2], b: [f32x8; 2]) -> [f32x8; 2] {
-        zip(a, b, |a, b| self.0.div_f32x8(a, b))
+        zip(
+            a,
+            b,
+            #[inline(always)]
+            |a, b| self.0.div_f32x8(a, b),
+        )
     }
     #[inline(always)]
     fn sqrt(self, a: [f32x8; 2]) -> [f32x8; 2] {
-        both(a, |a| self.0.sqrt_f32x8(a))
+        both(
+            a,
+            #[inline(always)]
+            |a| self.0.sqrt_f32x8(a),
+        )
     }
     #[inline(always)]
     fn mul_add(self, a: [f32x8; 2], b: [f32x8; 2], c: [f32x8; 2]) -> [f32x8; 2] {
@@ -101,15 +125,30 @@ impl Simd<f32> for Avx2 {
 
     #[inline(always)]
     fn lt(self, a: [f32x8; 2], b: [f32x8; 2]) -> [m32x8; 2] {
-        zip(a, b, |a, b| self.0.cmp_lt_f32x8(a, b))
+        zip(
+            a,
+            b,
+            #[inline(always)]
+            |a, b| self.0.cmp_lt_f32x8(a, b),
+        )
     }
     #[inline(always)]
     fn le(self, a: [f32x8; 2], b: [f32x8; 2]) -> [m32x8; 2] {
-        zip(a, b, |a, b| self.0.cmp_le_f32x8(a, b))
+        zip(
+            a,
+            b,
+            #[inline(always)]
+            |a, b| self.0.cmp_le_f32x8(a, b),
+        )
     }
     #[inline(always)]
     fn eq(self, a: [f32x8; 2], b: [f32x8; 2]) -> [m32x8; 2] {
-        zip(a, b, |a, b| self.0.cmp_eq_f32x8(a, b))
+        zip(
+            a,
+            b,
+            #[inline(always)]
+            |a, b| self.0.cmp_eq_f32x8(a, b),
+        )
     }
 
     #[inline(always)]
@@ -118,15 +157,29 @@ impl Simd<f32> for Avx2 {
     }
     #[inline(always)]
     fn mask_and(self, a: [m32x8; 2], b: [m32x8; 2]) -> [m32x8; 2] {
-        zip(a, b, |a, b| self.0.and_m32x8(a, b))
+        zip(
+            a,
+            b,
+            #[inline(always)]
+            |a, b| self.0.and_m32x8(a, b),
+        )
     }
     #[inline(always)]
     fn mask_or(self, a: [m32x8; 2], b: [m32x8; 2]) -> [m32x8; 2] {
-        zip(a, b, |a, b| self.0.or_m32x8(a, b))
+        zip(
+            a,
+            b,
+            #[inline(always)]
+            |a, b| self.0.or_m32x8(a, b),
+        )
     }
     #[inline(always)]
     fn mask_not(self, a: [m32x8; 2]) -> [m32x8; 2] {
-        both(a, |a| self.0.not_m32x8(a))
+        both(
+            a,
+            #[inline(always)]
+            |a| self.0.not_m32x8(a),
+        )
     }
     #[inline(always)]
     fn any(self, mask: [m32x8; 2]) -> bool {
@@ -135,31 +188,64 @@ impl Simd<f32> for Avx2 {
 
     #[inline(always)]
     fn and(self, a: [f32x8; 2], b: [f32x8; 2]) -> [f32x8; 2] {
-        zip(a, b, |a, b| self.0.and_f32x8(a, b))
+        zip(
+            a,
+            b,
+            #[inline(always)]
+            |a, b| self.0.and_f32x8(a, b),
+        )
     }
     #[inline(always)]
     fn or(self, a: [f32x8; 2], b: [f32x8; 2]) -> [f32x8; 2] {
-        zip(a, b, |a, b| self.0.or_f32x8(a, b))
+        zip(
+            a,
+            b,
+            #[inline(always)]
+            |a, b| self.0.or_f32x8(a, b),
+        )
     }
     #[inline(always)]
     fn xor(self, a: [f32x8; 2], b: [f32x8; 2]) -> [f32x8; 2] {
-        zip(a, b, |a, b| self.0.xor_f32x8(a, b))
+        zip(
+            a,
+            b,
+            #[inline(always)]
+            |a, b| self.0.xor_f32x8(a, b),
+        )
     }
     #[inline(always)]
     fn int_add(self, a: [f32x8; 2], b: [f32x8; 2]) -> [f32x8; 2] {
-        zip(a, b, |a, b| cast(self.0.wrapping_add_u32x8(cast(a), cast(b))))
+        zip(
+            a,
+            b,
+            #[inline(always)]
+            |a, b| cast(self.0.wrapping_add_u32x8(cast(a), cast(b))),
+        )
     }
     #[inline(always)]
     fn int_sub(self, a: [f32x8; 2], b: [f32x8; 2]) -> [f32x8; 2] {
-        zip(a, b, |a, b| cast(self.0.wrapping_sub_u32x8(cast(a), cast(b))))
+        zip(
+            a,
+            b,
+            #[inline(always)]
+            |a, b| cast(self.0.wrapping_sub_u32x8(cast(a), cast(b))),
+        )
     }
     #[inline(always)]
     fn shl(self, a: [f32x8; 2], n: u32) -> [f32x8; 2] {
-        both(a, |a| cast(self.0.shl_u32x8(cast(a), u64x2(u64::from(n), 0))))
+        both(
+            a,
+            #[inline(always)]
+            |a| cast(self.0.shl_u32x8(cast(a), u64x2(u64::from(n), 0))),
+        )
     }
     #[inline(always)]
     fn shr(self, a: [f32x8; 2], n: u32) -> [f32x8; 2] {
-        both(a, |a| cast(self.0.shr_u32x8(cast(a), u64x2(u64::from(n), 0))))
+        both(
+            a,
+            #[inline(always)]
+            |a| cast(self.0.shr_u32x8(cast(a), u64x2(u64::from(n), 0))),
+        )
     }
 }
 
@@ -193,23 +279,47 @@ impl Simd<f64> for Avx2 {
 
     #[inline(always)]
     fn add(self, a: [f64x4; 2], b: [f64x4; 2]) -> [f64x4; 2] {
-        zip(a, b, |a, b| self.0.add_f64x4(a, b))
+        zip(
+            a,
+            b,
+            #[inline(always)]
+            |a, b| self.0.add_f64x4(a, b),
+        )
     }
     #[inline(always)]
     fn sub(self, a: [f64x4; 2], b: [f64x4; 2]) -> [f64x4; 2] {
-        zip(a, b, |a, b| self.0.sub_f64x4(a, b))
+        zip(
+            a,
+            b,
+            #[inline(always)]
+            |a, b| self.0.sub_f64x4(a, b),
+        )
     }
     #[inline(always)]
     fn mul(self, a: [f64x4; 2], b: [f64x4; 2]) -> [f64x4; 2] {
-        zip(a, b, |a, b| self.0.mul_f64x4(a, b))
+        zip(
+            a,
+            b,
+            #[inline(always)]
+            |a, b| self.0.mul_f64x4(a, b),
+        )
     }
     #[inline(always)]
     fn div(self, a: [f64x4; 2], b: [f64x4; 2]) -> [f64x4; 2] {
-        zip(a, b, |a, b| self.0.div_f64x4(a, b))
+        zip(
+            a,
+            b,
+            #[inline(always)]
+            |a, b| self.0.div_f64x4(a, b),
+        )
     }
     #[inline(always)]
     fn sqrt(self, a: [f64x4; 2]) -> [f64x4; 2] {
-        both(a, |a| self.0.sqrt_f64x4(a))
+        both(
+            a,
+            #[inline(always)]
+            |a| self.0.sqrt_f64x4(a),
+        )
     }
     #[inline(always)]
     fn mul_add(self, a: [f64x4; 2], b: [f64x4; 2], c: [f64x4; 2]) -> [f64x4; 2] {
@@ -218,15 +328,30 @@ impl Simd<f64> for Avx2 {
 
     #[inline(always)]
     fn lt(self, a: [f64x4; 2], b: [f64x4; 2]) -> [m64x4; 2] {
-        zip(a, b, |a, b| self.0.cmp_lt_f64x4(a, b))
+        zip(
+            a,
+            b,
+            #[inline(always)]
+            |a, b| self.0.cmp_lt_f64x4(a, b),
+        )
     }
     #[inline(always)]
     fn le(self, a: [f64x4; 2], b: [f64x4; 2]) -> [m64x4; 2] {
-        zip(a, b, |a, b| self.0.cmp_le_f64x4(a, b))
+        zip(
+            a,
+            b,
+            #[inline(always)]
+            |a, b| self.0.cmp_le_f64x4(a, b),
+        )
     }
     #[inline(always)]
     fn eq(self, a: [f64x4; 2], b: [f64x4; 2]) -> [m64x4; 2] {
-        zip(a, b, |a, b| self.0.cmp_eq_f64x4(a, b))
+        zip(
+            a,
+            b,
+            #[inline(always)]
+            |a, b| self.0.cmp_eq_f64x4(a, b),
+        )
     }
 
     #[inline(always)]
@@ -235,15 +360,29 @@ impl Simd<f64> for Avx2 {
     }
     #[inline(always)]
     fn mask_and(self, a: [m64x4; 2], b: [m64x4; 2]) -> [m64x4; 2] {
-        zip(a, b, |a, b| self.0.and_m64x4(a, b))
+        zip(
+            a,
+            b,
+            #[inline(always)]
+            |a, b| self.0.and_m64x4(a, b),
+        )
     }
     #[inline(always)]
     fn mask_or(self, a: [m64x4; 2], b: [m64x4; 2]) -> [m64x4; 2] {
-        zip(a, b, |a, b| self.0.or_m64x4(a, b))
+        zip(
+            a,
+            b,
+            #[inline(always)]
+            |a, b| self.0.or_m64x4(a, b),
+        )
     }
     #[inline(always)]
     fn mask_not(self, a: [m64x4; 2]) -> [m64x4; 2] {
-        both(a, |a| self.0.not_m64x4(a))
+        both(
+            a,
+            #[inline(always)]
+            |a| self.0.not_m64x4(a),
+        )
     }
     #[inline(always)]
     fn any(self, mask: [m64x4; 2]) -> bool {
@@ -252,30 +391,63 @@ impl Simd<f64> for Avx2 {
 
     #[inline(always)]
     fn and(self, a: [f64x4; 2], b: [f64x4; 2]) -> [f64x4; 2] {
-        zip(a, b, |a, b| self.0.and_f64x4(a, b))
+        zip(
+            a,
+            b,
+            #[inline(always)]
+            |a, b| self.0.and_f64x4(a, b),
+        )
     }
     #[inline(always)]
     fn or(self, a: [f64x4; 2], b: [f64x4; 2]) -> [f64x4; 2] {
-        zip(a, b, |a, b| self.0.or_f64x4(a, b))
+        zip(
+            a,
+            b,
+            #[inline(always)]
+            |a, b| self.0.or_f64x4(a, b),
+        )
     }
     #[inline(always)]
     fn xor(self, a: [f64x4; 2], b: [f64x4; 2]) -> [f64x4; 2] {
-        zip(a, b, |a, b| self.0.xor_f64x4(a, b))
+        zip(
+            a,
+            b,
+            #[inline(always)]
+            |a, b| self.0.xor_f64x4(a, b),
+        )
     }
     #[inline(always)]
     fn int_add(self, a: [f64x4; 2], b: [f64x4; 2]) -> [f64x4; 2] {
-        zip(a, b, |a, b| cast(self.0.wrapping_add_u64x4(cast(a), cast(b))))
+        zip(
+            a,
+            b,
+            #[inline(always)]
+            |a, b| cast(self.0.wrapping_add_u64x4(cast(a), cast(b))),
+        )
     }
     #[inline(always)]
     fn int_sub(self, a: [f64x4; 2], b: [f64x4; 2]) -> [f64x4; 2] {
-        zip(a, b, |a, b| cast(self.0.wrapping_sub_u64x4(cast(a), cast(b))))
+        zip(
+            a,
+            b,
+            #[inline(always)]
+            |a, b| cast(self.0.wrapping_sub_u64x4(cast(a), cast(b))),
+        )
     }
     #[inline(always)]
     fn shl(self, a: [f64x4; 2], n: u32) -> [f64x4; 2] {
-        both(a, |a| cast(self.0.shl_u64x4(cast(a), u64x2(u64::from(n), 0))))
+        both(
+            a,
+            #[inline(always)]
+            |a| cast(self.0.shl_u64x4(cast(a), u64x2(u64::from(n), 0))),
+        )
     }
     #[inline(always)]
     fn shr(self, a: [f64x4; 2], n: u32) -> [f64x4; 2] {
-        both(a, |a| cast(self.0.shr_u64x4(cast(a), u64x2(u64::from(n), 0))))
+        both(
+            a,
+            #[inline(always)]
+            |a| cast(self.0.shr_u64x4(cast(a), u64x2(u64::from(n), 0))),
+        )
     }
 }
