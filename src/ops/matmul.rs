@@ -64,7 +64,7 @@ impl<T: Float> Default for Matmul<T> {
 /// # Ok::<(), nanproof::Error>(())
 /// ```
 pub fn matmul<T: Float>(a: MatRef<'_, T>, b: MatRef<'_, T>, c: MatMut<'_, T>) -> Result<()> {
-    product("matmul", ["a", "b", "c"], Matmul::default(), a, b, c)
+    product("matmul", NAMES, Matmul::default(), a, b, c)
 }
 
 /// [`matmul`] with [options](Matmul): `C = alpha A B + beta C`.
@@ -83,7 +83,7 @@ pub fn matmul<T: Float>(a: MatRef<'_, T>, b: MatRef<'_, T>, c: MatMut<'_, T>) ->
 /// # Ok::<(), nanproof::Error>(())
 /// ```
 pub fn matmul_with<T: Float>(options: Matmul<T>, a: MatRef<'_, T>, b: MatRef<'_, T>, c: MatMut<'_, T>) -> Result<()> {
-    product("matmul", ["a", "b", "c"], options, a, b, c)
+    product("matmul", NAMES, options, a, b, c)
 }
 
 /// The gradients of [`matmul`]: `dA = dC B^T` and `dB = A^T dC`.
@@ -113,14 +113,37 @@ pub fn matmul_backward<T: Float>(
     check_shape(NAME, "dc", dc.shape(), Shape::Matrix(a.rows(), b.cols()), "the shape of the product")?;
     check_shape(NAME, "da", da.shape(), a.shape(), "the shape of a")?;
     check_shape(NAME, "db", db.shape(), b.shape(), "the shape of b")?;
-    let first = product(NAME, ["dc", "b", "da"], Matmul::default(), dc, b.t(), da);
-    let second = product(NAME, ["a", "dc", "db"], Matmul::default(), a.t(), dc, db);
+    let plain = |name| Name { name, transposed: false };
+    let transposed = |name| Name { name, transposed: true };
+    let first = product(NAME, [plain("dc"), transposed("b"), plain("da")], Matmul::default(), dc, b.t(), da);
+    let second = product(NAME, [transposed("a"), plain("dc"), plain("db")], Matmul::default(), a.t(), dc, db);
     first.and(second)
+}
+
+/// How the caller knows an operand.
+#[derive(Clone, Copy)]
+struct Name {
+    name: &'static str,
+    /// Whether it is the transpose of what the caller passed in.
+    transposed: bool,
+}
+
+const NAMES: [Name; 3] = [
+    Name { name: "a", transposed: false },
+    Name { name: "b", transposed: false },
+    Name { name: "c", transposed: false },
+];
+
+impl Name {
+    /// The operand as the caller passed it in, to be reported.
+    fn operand<T: Float>(self, x: MatRef<'_, T>) -> Operand<'_, T> {
+        Operand::matrix(self.name, if self.transposed { x.t() } else { x })
+    }
 }
 
 fn product<T: Float>(
     operation: &'static str,
-    names: [&'static str; 3],
+    names: [Name; 3],
     options: Matmul<T>,
     a: MatRef<'_, T>,
     b: MatRef<'_, T>,
@@ -128,12 +151,12 @@ fn product<T: Float>(
 ) -> Result<()> {
     check_shape(
         operation,
-        names[1],
+        names[1].name,
         b.shape(),
         Shape::Matrix(a.cols(), b.cols()),
         "the columns of the left operand by its own",
     )?;
-    check_shape(operation, names[2], c.shape(), Shape::Matrix(a.rows(), b.cols()), "the shape of the product")?;
+    check_shape(operation, names[2].name, c.shape(), Shape::Matrix(a.rows(), b.cols()), "the shape of the product")?;
     let Matmul { alpha, beta } = options;
     for (argument, x) in [("alpha", alpha), ("beta", beta)] {
         if !x.is_finite() {
@@ -171,11 +194,11 @@ fn product<T: Float>(
     });
     let read = if alpha.is_zero() { 0..0 } else { 0..a.cols() };
     let inputs = [
-        Operand::matrix(names[0], a.submatrix(0..a.rows(), read.clone())?),
-        Operand::matrix(names[1], b.submatrix(read, 0..b.cols())?),
-        Operand::listed(names[2], old_faults, c.as_ref().area()),
+        names[0].operand(a.submatrix(0..a.rows(), read.clone())?),
+        names[1].operand(b.submatrix(read, 0..b.cols())?),
+        Operand::listed(names[2].name, old_faults, c.as_ref().area()),
     ];
-    diagnose(operation, inputs, [Operand::matrix(names[2], c.as_ref())], overflow_or_invalid)
+    diagnose(operation, inputs, [names[2].operand(c.as_ref())], overflow_or_invalid)
 }
 
 /// Rows and columns of the largest old C that is copied whole: 8 MiB of `f64` at the most.

@@ -1,0 +1,20 @@
+//! What fuzzing found, each with its smallest operands.
+
+use nanproof::{Class, Error, Index, MatMut, MatRef, matmul_backward};
+
+/// The gradients multiply by transposes; a report speaks of the operands as they were passed in.
+#[test]
+fn matmul_backward_reports_the_cell_of_the_callers_operand() -> nanproof::Result<()> {
+    let (mut da, mut db) = ([0.0_f32; 2], [0.0_f32; 6]);
+    // B is 2 x 3, with an infinity at row 0, column 2; and A is 1 x 2, with one at column 1.
+    let b = [0.0, 1.0, f32::INFINITY, 2.0, 3.0, 4.0];
+    for (a, b, operand, index) in
+        [([1.0, 2.0], b, "b", Index::Cell(0, 2)), ([1.0, f32::INFINITY], [1.0; 6], "a", Index::Cell(0, 1))]
+    {
+        let (a, b, dc) = (MatRef::new(&a, 1, 2)?, MatRef::new(&b, 2, 3)?, MatRef::new(&[1.0; 3], 1, 3)?);
+        let result = matmul_backward(a, b, dc, MatMut::new(&mut da, 1, 2)?, MatMut::new(&mut db, 2, 3)?);
+        let Err(Error::NonFinite(report)) = result else { panic!("not reported: {result:?}") };
+        assert_eq!((report.operand, report.index, report.class), (operand, index, Class::PosInf));
+    }
+    Ok(())
+}
