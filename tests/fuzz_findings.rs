@@ -1,6 +1,6 @@
 //! What fuzzing found, each with its smallest operands.
 
-use nanproof::{Class, Error, Index, MatMut, MatRef, matmul_backward};
+use nanproof::{Class, Error, Index, MatMut, MatRef, matmul_backward, safe_div_backward};
 
 /// The gradients multiply by transposes; a report speaks of the operands as they were passed in.
 #[test]
@@ -16,5 +16,15 @@ fn matmul_backward_reports_the_cell_of_the_callers_operand() -> nanproof::Result
         let Err(Error::NonFinite(report)) = result else { panic!("not reported: {result:?}") };
         assert_eq!((report.operand, report.index, report.class), (operand, index, Class::PosInf));
     }
+    Ok(())
+}
+
+/// Without an upstream gradient there is none to pass on, whatever the quotient is.
+#[test]
+fn safe_div_backward_of_zero_is_zero_through_infinities() -> nanproof::Result<()> {
+    const INF: f32 = f32::INFINITY;
+    let (mut da, mut db) = ([1.0; 4], [1.0; 4]);
+    safe_div_backward(&[-INF, INF, INF, 1.0], &[-INF, INF, 2.0, INF], &[-0.0, 0.0, 0.0, 0.0], &mut da, &mut db)?;
+    assert_eq!((da, db), ([0.0; 4], [0.0; 4]));
     Ok(())
 }

@@ -123,7 +123,7 @@ fn norm_backward_target<T: Float>(x: &[T], g: T, dx: &[T]) {
     assert_eq!(is_reported(&result), !(all_finite(x) && g.is_finite()), "l2_norm_backward, {g:e}: {result:?}");
     if result.is_ok() {
         for (i, (&got, want)) in dx.iter().zip(reference::l2_norm_backward(x, g)).enumerate() {
-            assert_ulp(&format!("l2_norm_backward of {:e}, {g:e}, at {i} of {}", x[i], x.len()), got, want, 3.0);
+            assert_ulp(&format!("l2_norm_backward of {:e}, {g:e}, at {i} of {}", x[i], x.len()), got, want, 4.0);
         }
     }
 }
@@ -154,11 +154,11 @@ fn clip_target<T: Float>(tensors: &[Vec<T>], max: T, alone: bool) {
         Err(_) => assert_same("clipping wrote what it refused", &written, &flat),
         Ok(clip) => {
             let norm = reference::l2_norm(&flat);
-            assert_ulp("the norm", clip.norm, norm, 1.0);
+            assert_ulp("the norm", clip.norm, norm, 2.0);
             assert!(clip.clipped || clip.scale == T::one() && flat == written);
             let want = reference::clip_by_norm(&flat, max);
             for (i, (&got, want)) in written.iter().zip(want).enumerate() {
-                assert_ulp(&format!("{name} of {:e} to {max:e}, at {i} of {}", flat[i], flat.len()), got, want, 2.5);
+                assert_ulp(&format!("{name} of {:e} to {max:e}, at {i} of {}", flat[i], flat.len()), got, want, 4.0);
             }
         }
     }

@@ -33,7 +33,7 @@ pub struct Clip<T> {
 /// Scales `x` down to the L2 norm `max_norm` if it is longer: `x *= max_norm / |x|` if `|x| > max_norm`.
 ///
 /// No epsilon is added. `max_norm = 0` gives zeros, `+Inf` never clips. Neither `|x|` nor the factor needs to be
-/// representable. Within 2.5 ULP of the true value.
+/// representable. Within 4 ULP of the true value.
 ///
 /// # Errors
 /// [`Error::Argument`] if `max_norm` is negative or NaN; [`Error::NonFinite`] if an element is not finite, and then
@@ -53,7 +53,7 @@ pub fn clip_by_norm<T: Float>(x: &mut [T], max_norm: T) -> Result<Clip<T>> {
 /// `x *= max_norm / norm` if `norm > max_norm`, with `norm = sqrt(sum of the squares of all elements)`.
 ///
 /// No epsilon is added. `max_norm = 0` gives zeros, `+Inf` never clips. Neither the norm nor the factor needs to be
-/// representable. No tensors, and empty ones, have norm 0. Within 2.5 ULP of the true value. Source: Pascanu, Mikolov
+/// representable. No tensors, and empty ones, have norm 0. Within 4 ULP of the true value. Source: Pascanu, Mikolov
 /// and Bengio, "On the difficulty of training recurrent neural networks", 2013.
 ///
 /// # Errors

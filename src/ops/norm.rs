@@ -12,8 +12,8 @@ use crate::simd::Simd;
 
 /// The L2 norm of a slice: `sqrt(x[0]^2 + x[1]^2 + ...)`.
 ///
-/// Within 1 ULP of the true value: a square is rounded once, the rounding errors of the sum are kept. Squares that over-
-/// or underflow do no harm, the slice is then scaled by a power of two and summed again. The norm of nothing is 0.
+/// Within 1 ULP of the true value: the rounding errors of squares and sum are kept. Squares that over- or underflow do no
+/// harm, the slice is then scaled by a power of two and summed again. The norm of nothing is 0.
 ///
 /// Gradient: [`l2_norm_backward`].
 ///
@@ -36,7 +36,7 @@ pub fn l2_norm<T: Float>(x: &[T]) -> Result<T> {
 
 /// The gradient of [`l2_norm`]: `dx = g x / |x|`, and 0 where the norm is 0 (the subgradient of least norm).
 ///
-/// Within 3 ULP of the true value. Neither the norm nor `g / |x|` needs to be representable.
+/// Within 4 ULP of the true value. Neither the norm nor `g / |x|` needs to be representable.
 ///
 /// # Errors
 /// [`Error::Shape`](crate::Error::Shape) if the lengths differ; [`Error::NonFinite`](crate::Error::NonFinite) if an
@@ -116,7 +116,7 @@ impl<T: Float> Kernel for SumOfSquares<'_, T> {
             #[inline(always)]
             |[x]| {
                 let x = x * scale;
-                (x * x, Lanes::zero(simd))
+                x.two_mul(x)
             },
         )
     }
