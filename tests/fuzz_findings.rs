@@ -1,6 +1,6 @@
 //! What fuzzing found, each with its smallest operands.
 
-use nanproof::{Class, Error, Index, MatMut, MatRef, matmul_backward, safe_div_backward};
+use nanproof::{Class, Error, Index, MatMut, MatRef, l2_norm_backward, matmul_backward, safe_div_backward};
 
 /// The gradients multiply by transposes; a report speaks of the operands as they were passed in.
 #[test]
@@ -26,5 +26,17 @@ fn safe_div_backward_of_zero_is_zero_through_infinities() -> nanproof::Result<()
     let (mut da, mut db) = ([1.0; 4], [1.0; 4]);
     safe_div_backward(&[-INF, INF, INF, 1.0], &[-INF, INF, 2.0, INF], &[-0.0, 0.0, 0.0, 0.0], &mut da, &mut db)?;
     assert_eq!((da, db), ([0.0; 4], [0.0; 4]));
+    Ok(())
+}
+
+/// No element of the gradient of a norm is larger than the upstream one, so none overflows.
+#[test]
+fn l2_norm_backward_of_the_largest_number_is_finite() -> nanproof::Result<()> {
+    for i in 1..1000 {
+        let x = [1.0 + f64::from(i) / 1024.0, 1e-20];
+        let mut dx = [0.0; 2];
+        l2_norm_backward(&x, -f64::MAX, &mut dx)?;
+        assert!(dx[0] <= f64::MAX * (4.0 * f64::EPSILON - 1.0), "{x:?}: {dx:?}");
+    }
     Ok(())
 }

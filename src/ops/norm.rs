@@ -59,6 +59,10 @@ pub fn l2_norm_backward<T: Float>(x: &[T], g: T, dx: &mut [T]) -> Result<()> {
     if scale(dx, Scaled::new(g, 0).div(norm))? {
         return Ok(());
     }
+    if norm.mantissa.is_finite() && g.is_finite() {
+        // No element of the gradient is larger than g: rounding alone led past the largest number.
+        dx.iter_mut().filter(|dx| dx.is_infinite()).for_each(|dx| *dx = g.abs().copysign(*dx));
+    }
     let inputs = [Operand::slice("x", x), Operand::scalar("g", g)];
     diagnose("l2_norm_backward", inputs, [Operand::slice("dx", dx)], overflow_or_invalid)
 }
