@@ -2,6 +2,7 @@
 
 use core::fmt::{Debug, Display, LowerExp};
 
+use crate::gemm::HasScratch;
 use crate::kernel::Kernels;
 use crate::math::Constants;
 
@@ -27,6 +28,7 @@ pub trait Float:
     + Format
     + Constants
     + Kernels
+    + HasScratch
     + Debug
     + Display
     + LowerExp

@@ -11,6 +11,7 @@ use crate::ops::activation::{Relu, ReluBackward, Tanh, TanhBackward};
 use crate::ops::clip::{Clamp, ClampBackward};
 use crate::ops::cross_entropy::CrossEntropyRows;
 use crate::ops::divide::{Quotient, QuotientBackward};
+use crate::ops::linear::{ActivationBackwardRow, ActivationRow};
 use crate::ops::logsumexp::LogSumExpRow;
 use crate::ops::norm::{MaxAbs, SumOfSquares};
 use crate::ops::optimizer::{AdamWStep, SgdStep};
@@ -79,6 +80,12 @@ pub(crate) fn enter<K: Kernel + Send, S: Simd<K::Elem>>(simd: S, kernel: K) -> K
     if kernel.work() > threads::GRAIN {
         return threads::fork(simd, kernel, rayon::current_num_threads());
     }
+    simd.vectorize(kernel)
+}
+
+/// Runs a kernel as a function of its own: what it keeps in registers does not compete with what its caller does.
+#[inline(never)]
+pub(crate) fn outline<K: Kernel, S: Simd<K::Elem>>(simd: S, kernel: K) -> K::Output {
     simd.vectorize(kernel)
 }
 
@@ -160,6 +167,8 @@ compile!(
     Rehearsal<'a, Self, AdamWStep<Self>, 1, 3>,
     Rehearsal<'a, Self, Clamp<Self>, 0, 1>,
     Rehearsal<'a, Self, SgdStep<Self>, 1, 2>,
+    Rowwise<'a, Self, ActivationRow, 1>,
+    Rowwise<'a, Self, ActivationBackwardRow, 2>,
     Rowwise<'a, Self, LogSoftmaxRow, 1>,
     Rowwise<'a, Self, LogSoftmaxBackwardRow, 2>,
     Rowwise<'a, Self, LogSumExpRow, 1>,

@@ -5,6 +5,7 @@ pub(crate) mod activation;
 pub(crate) mod clip;
 pub(crate) mod cross_entropy;
 pub(crate) mod divide;
+pub(crate) mod linear;
 pub(crate) mod logsumexp;
 pub(crate) mod matmul;
 pub(crate) mod norm;
@@ -19,6 +20,7 @@ pub use cross_entropy::{
     CrossEntropy, Loss, Reduction, cross_entropy, cross_entropy_backward, cross_entropy_with_gradient,
 };
 pub use divide::{SafeDiv, safe_div, safe_div_backward, safe_div_with};
+pub use linear::{Activation, LinearGradients, linear, linear_backward};
 pub use logsumexp::{logsumexp, logsumexp_backward};
 pub use matmul::{Matmul, matmul, matmul_backward, matmul_with};
 pub use norm::{l2_norm, l2_norm_backward};

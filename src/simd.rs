@@ -36,7 +36,7 @@ pub trait Simd<T: Float>: Copy + Debug + Send + Sync {
     /// Runs a kernel with this instruction set enabled: the only way into it.
     fn vectorize<K: Kernel<Elem = T>>(self, kernel: K) -> K::Output;
 
-    /// Runs a job with the tile of a matrix product that the registers hold: `ROWS` rows of `BLOCKS` blocks.
+    /// Runs a job with the tiles of a matrix product that the registers hold.
     fn with_tile<J: Tiled<T>>(self, job: J) -> J::Output;
 
     /// `x` in every lane.
@@ -91,12 +91,20 @@ pub trait Simd<T: Float>: Copy + Debug + Send + Sync {
     fn shl(self, a: Self::Vector, n: u32) -> Self::Vector;
     /// The bits shifted right by `n`, which is less than the width of `T`; zeros come in.
     fn shr(self, a: Self::Vector, n: u32) -> Self::Vector;
+
+    /// The transpose of a square of as many lines as a block has lanes, line `i` being the block's worth of elements
+    /// from `x[i * stride]`: calls `each(j, [x[j], x[stride + j], x[2 * stride + j], ...])` for each `j` in order.
+    fn transpose(self, x: &[T], stride: usize, each: impl FnMut(usize, Self::Vector));
 }
 
 /// A job that is compiled for the size of a register tile.
 pub trait Tiled<T: Float> {
     /// What it returns.
     type Output;
-    /// Does the job with tiles of `ROWS` rows of `BLOCKS` blocks.
-    fn run<S: Simd<T>, const ROWS: usize, const BLOCKS: usize>(self, simd: S) -> Self::Output;
+    /// Does the job with tiles of `ROWS` rows of `BLOCKS` blocks; where fewer rows are left, of `MID` or `LOW` rows, two
+    /// thirds and one third of `ROWS`.
+    fn run<S: Simd<T>, const ROWS: usize, const MID: usize, const LOW: usize, const BLOCKS: usize>(
+        self,
+        simd: S,
+    ) -> Self::Output;
 }

@@ -1,5 +1,6 @@
 //! [`MatRef`] and [`MatMut`]: matrices over slices, with any strides, without `unsafe`.
 
+use alloc::vec::Vec;
 use core::ops::Range;
 
 use crate::error::{Error, Result, Shape};
@@ -310,9 +311,23 @@ impl<'a, T> MatRef<'a, T> {
         Shape::Matrix(self.layout.rows, self.layout.cols)
     }
 
+    /// The memory from an element on.
+    #[inline(always)]
+    pub(crate) fn from(self, i: usize, j: usize) -> &'a [T] {
+        &self.data[i * self.layout.row_stride + j * self.layout.col_stride..]
+    }
+
     /// The number of elements.
     pub(crate) fn area(self) -> usize {
         self.layout.rows.saturating_mul(self.layout.cols)
+    }
+
+    /// A copy, row by row.
+    pub(crate) fn to_vec(self) -> Vec<T>
+    where
+        T: Copy,
+    {
+        (0..self.rows()).flat_map(|i| self.row_iter(i).copied()).collect()
     }
 
     /// The elements of row `i`, from left to right.
@@ -549,6 +564,24 @@ impl<'a, T> MatMut<'a, T> {
                 }
             }
         }
+    }
+
+    /// Takes some of the rows, which are contiguous.
+    #[inline(always)]
+    pub(crate) fn take_rows<'s>(&'s mut self, rows: Range<usize>, slices: &mut [&'s mut [T]]) {
+        let Layout { cols, row_stride, .. } = self.layout;
+        let mut rest = &mut self.data[rows.start * row_stride..];
+        for (slice, left) in slices.iter_mut().zip((0..rows.len()).rev()) {
+            let (row, next) = rest.split_at_mut(if left == 0 { cols } else { row_stride });
+            *slice = &mut row[..cols];
+            rest = next;
+        }
+    }
+
+    /// The rows, which are contiguous.
+    pub(crate) fn into_rows(self) -> Vec<&'a mut [T]> {
+        let Layout { rows, cols, row_stride, .. } = self.layout;
+        self.data.chunks_mut(row_stride.max(cols).max(1)).take(rows).map(|row| &mut row[..cols]).collect()
     }
 
     /// Two halves by rows, or the whole again if there are not two, or they interleave.

@@ -4,31 +4,112 @@ use crate::float::Float;
 use crate::lanes::Lanes;
 use crate::simd::Simd;
 
+/// `ROWS` rows of A within a k-block, as a tile reads them.
+#[derive(Clone, Copy)]
+pub(super) enum Left<'a, T, const ROWS: usize> {
+    /// Row by row.
+    Rows([&'a [T]; ROWS]),
+    /// Column by column.
+    Columns(&'a [[T; ROWS]]),
+}
+
+/// Columns of B within a k-block, as wide as a tile.
+#[derive(Clone, Copy)]
+pub(super) enum Right<'a, T: Float, const BLOCKS: usize> {
+    /// Packed: one line after the other.
+    Packed(&'a [[T::Block; BLOCKS]]),
+    /// Where they are: lines that begin so far from each other.
+    Lines(&'a [T], usize),
+}
+
+/// The sums of a tile, block by block.
+pub(super) type Sums<T, S, const ROWS: usize, const BLOCKS: usize> = [[Lanes<T, S>; BLOCKS]; ROWS];
+
 /// The sums of `ROWS x BLOCKS` blocks of C over one k-block: `sums[i][j] = a[i][0] b[0][j] + a[i][1] b[1][j] + ...`, each
 /// an ascending chain of fused multiply-adds from +0.
 #[inline(always)]
 pub(super) fn tile<T: Float, S: Simd<T>, const ROWS: usize, const BLOCKS: usize>(
     simd: S,
-    a: [&[T]; ROWS],
-    b: &[[T::Block; BLOCKS]],
-) -> [[Lanes<T, S>; BLOCKS]; ROWS] {
+    a: Left<'_, T, ROWS>,
+    b: Right<'_, T, BLOCKS>,
+    depth: usize,
+) -> Sums<T, S, ROWS, BLOCKS> {
+    match a {
+        Left::Rows(mut rows) => {
+            for row in &mut rows {
+                *row = &row[..depth]; // a length that the loop knows: it checks no bounds
+            }
+            chains(
+                simd,
+                #[inline(always)]
+                |p, i| rows[i][p],
+                b,
+                depth,
+            )
+        }
+        Left::Columns(columns) => {
+            let columns = &columns[..depth];
+            chains(
+                simd,
+                #[inline(always)]
+                |p, i| columns[p][i],
+                b,
+                depth,
+            )
+        }
+    }
+}
+
+/// The sums, with element `(i, p)` of A from `a(p, i)`.
+#[inline(always)]
+fn chains<T: Float, S: Simd<T>, const ROWS: usize, const BLOCKS: usize>(
+    simd: S,
+    a: impl Fn(usize, usize) -> T,
+    b: Right<'_, T, BLOCKS>,
+    depth: usize,
+) -> Sums<T, S, ROWS, BLOCKS> {
     let mut sums = [[Lanes::zero(simd); BLOCKS]; ROWS];
-    // Slices of the length of `b`, so that the loop checks no bounds.
-    let a = a.map(
-        #[inline(always)]
-        |row| &row[..b.len()],
-    );
-    for (p, b) in b.iter().enumerate() {
-        let b = b.each_ref().map(
-            #[inline(always)]
-            |block| Lanes::load(simd, block),
-        );
-        for i in 0..ROWS {
-            let a = Lanes::splat(simd, a[i][p]);
-            for j in 0..BLOCKS {
-                sums[i][j] = a.mul_add(b[j], sums[i][j]);
+    match b {
+        Right::Packed(lines) => {
+            let lines = &lines[..depth];
+            for p in 0..depth {
+                step(&mut sums, &a, p, &lines[p]);
+            }
+        }
+        Right::Lines(mut rest, stride) => {
+            for p in 0..depth - 1 {
+                let (line, next) = rest.split_at(stride);
+                rest = next;
+                if let Some(line) = T::blocks(line).0.first_chunk() {
+                    step(&mut sums, &a, p, line);
+                }
+            }
+            // The last line may be shorter than the stride.
+            if let Some(line) = T::blocks(rest).0.first_chunk() {
+                step(&mut sums, &a, depth - 1, line);
             }
         }
     }
     sums
+}
+
+/// Adds the products of column `p` of A and a line of B.
+#[inline(always)]
+fn step<T: Float, S: Simd<T>, const ROWS: usize, const BLOCKS: usize>(
+    sums: &mut Sums<T, S, ROWS, BLOCKS>,
+    a: &impl Fn(usize, usize) -> T,
+    p: usize,
+    line: &[T::Block; BLOCKS],
+) {
+    let simd = sums[0][0].simd;
+    let mut b = [Lanes::zero(simd); BLOCKS];
+    for (b, block) in b.iter_mut().zip(line) {
+        *b = Lanes::load(simd, block);
+    }
+    for (i, sums) in sums.iter_mut().enumerate() {
+        let a = Lanes::splat(simd, a(p, i));
+        for (sum, &b) in sums.iter_mut().zip(&b) {
+            *sum = a.mul_add(b, *sum);
+        }
+    }
 }

@@ -1,106 +1,106 @@
 //! The data movement of the matrix product: parts of A and B in the order in which the tiles read them.
 
-use alloc::vec;
-use alloc::vec::Vec;
-
 use crate::float::Float;
+use crate::simd::Simd;
 use crate::view::MatRef;
 
-/// Rows of A within a k-block, one after the other.
-pub(super) struct PackedA<T> {
-    data: Vec<T>,
-    depth: usize,
+/// Copies a part of A row by row, one row of it after the other; returns the rows, the last of them again and again where
+/// `ROWS` is more than A has.
+#[inline(always)]
+pub(super) fn pack_rows<'s, T: Float, const ROWS: usize>(a: MatRef<'_, T>, packed: &'s mut [T]) -> [&'s [T]; ROWS] {
+    let depth = a.cols();
+    for (i, packed) in packed.chunks_exact_mut(depth).take(a.rows()).enumerate() {
+        match a.row(i) {
+            Some(row) => packed.copy_from_slice(row),
+            None => packed.iter_mut().zip(a.row_iter(i)).for_each(|(packed, &x)| *packed = x),
+        }
+    }
+    let mut rows: [&[T]; ROWS] = [&[]; ROWS];
+    for (i, row) in rows.iter_mut().enumerate() {
+        let i = i.min(a.rows() - 1);
+        *row = &packed[i * depth..(i + 1) * depth];
+    }
+    rows
 }
 
-impl<T: Float> PackedA<T> {
-    pub(super) fn new(rows: usize, k: usize) -> Self {
-        Self { data: vec![T::zero(); rows * k.min(T::K_BLOCK)], depth: 0 }
-    }
-
-    #[inline(always)]
-    pub(super) fn pack(&mut self, a: MatRef<'_, T>, row: usize, rows: usize, start: usize, depth: usize) {
-        self.depth = depth;
-        let a = a.window(row..row + rows, start..start + depth);
-        if a.col_stride() == 1 {
-            for (i, packed) in self.data.chunks_exact_mut(depth).take(rows).enumerate() {
-                if let Some(row) = a.row(i) {
-                    packed.copy_from_slice(row);
-                }
-            }
-        } else {
-            for p in 0..depth {
-                for (i, &x) in a.t().row_iter(p).enumerate() {
-                    self.data[i * depth + p] = x;
-                }
+/// Copies a part of A, whose columns are contiguous, column by column, with zeros in the rows that it does not have.
+#[inline(always)]
+pub(super) fn pack_columns<'s, T: Float, const ROWS: usize>(
+    a: MatRef<'_, T>,
+    packed: &'s mut [T],
+) -> &'s [[T; ROWS]] {
+    let (rows, stride) = (a.rows(), a.col_stride());
+    let packed = packed.as_chunks_mut::<ROWS>().0;
+    for (packed, column) in packed.iter_mut().zip(a.from(0, 0).chunks(stride.max(rows))) {
+        match column.first_chunk::<ROWS>() {
+            Some(column) if rows == ROWS => *packed = *column,
+            _ => {
+                packed[..rows].copy_from_slice(&column[..rows]);
+                packed[rows..].fill(T::zero());
             }
         }
     }
-
-    #[inline(always)]
-    pub(super) fn rows<const ROWS: usize>(&self) -> [&[T]; ROWS] {
-        core::array::from_fn(
-            #[inline(always)]
-            |i| &self.data[i * self.depth..(i + 1) * self.depth],
-        )
-    }
+    packed
 }
 
-/// Columns of B within a k-block: panels as wide as a register tile, each row by row. What is missing in the last panel
-/// is zero.
-pub(super) struct PackedB<T: Float> {
-    blocks: Vec<T::Block>,
-    depth: usize,
-    cols: usize,
-}
-
-impl<T: Float> PackedB<T> {
-    pub(super) fn new<const BLOCKS: usize>(k: usize, cols: usize) -> Self {
-        let blocks = cols.div_ceil(BLOCKS * T::LANES) * BLOCKS * k.min(T::K_BLOCK);
-        Self { blocks: vec![T::fill(T::zero()); blocks], depth: 0, cols: 0 }
-    }
-
-    #[inline(always)]
-    pub(super) fn pack<const BLOCKS: usize>(
-        &mut self,
-        b: MatRef<'_, T>,
-        start: usize,
-        depth: usize,
-        col: usize,
-        cols: usize,
-    ) {
-        (self.depth, self.cols) = (depth, cols);
-        let width = BLOCKS * T::LANES;
-        let panels = self.blocks.chunks_exact_mut(BLOCKS * depth);
-        for (panel, at) in panels.zip((0..cols).step_by(width)) {
-            let width = width.min(cols - at);
-            let b = b.window(start..start + depth, col + at..col + at + width);
-            let lines = panel.chunks_exact_mut(BLOCKS);
-            if b.col_stride() == 1 {
-                for (p, line) in lines.enumerate() {
-                    let line = T::flatten_mut(line);
-                    if let Some(row) = b.row(p) {
-                        line[..width].copy_from_slice(row);
-                    }
-                    line[width..].fill(T::zero());
-                }
-            } else {
-                for (p, line) in lines.enumerate() {
-                    let line = T::flatten_mut(line);
-                    line.iter_mut().zip(b.row_iter(p)).for_each(|(packed, &x)| *packed = x);
-                    line[width..].fill(T::zero());
-                }
+/// Copies a part of B in panels of `width` columns, each line by line; the columns that are missing in the last panel
+/// are zero.
+#[inline(always)]
+pub(super) fn pack_panels<T: Float, S: Simd<T>>(simd: S, b: MatRef<'_, T>, width: usize, packed: &mut [T]) {
+    let (depth, cols) = (b.rows(), b.cols());
+    if b.row(0).is_some() {
+        for p in 0..depth {
+            let Some(line) = b.row(p) else { continue };
+            for (part, panel) in line.chunks(width).zip(packed.chunks_exact_mut(width * depth)) {
+                fill(&mut panel[p * width..(p + 1) * width], part);
             }
         }
+        return;
     }
+    for (at, panel) in (0..cols).step_by(width).zip(packed.chunks_exact_mut(width * depth)) {
+        let b = b.window(0..depth, at..cols.min(at + width));
+        if b.cols() < width {
+            panel.fill(T::zero());
+        }
+        pack_transposed(simd, b, width, panel);
+    }
+}
 
-    /// The panels and how many of their columns are real.
-    #[inline(always)]
-    pub(super) fn panels<const BLOCKS: usize>(&self) -> impl Iterator<Item = (&[[T::Block; BLOCKS]], usize)> {
-        let width = BLOCKS * T::LANES;
-        let cols = self.cols;
-        self.blocks.chunks_exact(BLOCKS * self.depth).zip((0..cols).step_by(width)).map(
-            #[inline(always)]
-            move |(panel, at)| (panel.as_chunks().0, width.min(cols - at)),
-        )
+/// Copies a line and fills it up with zeros.
+#[inline(always)]
+fn fill<T: Float>(packed: &mut [T], line: &[T]) {
+    let (blocks, line_blocks) = (T::blocks_mut(packed).0, T::blocks(line));
+    if line_blocks.1.is_empty() && blocks.len() == line_blocks.0.len() {
+        blocks.copy_from_slice(line_blocks.0); // whole blocks: no call of memcpy
+    } else {
+        packed[..line.len()].copy_from_slice(line);
+        packed[line.len()..].fill(T::zero());
+    }
+}
+
+/// Copies a panel whose lines are not contiguous: squares of it through registers where its columns are, the rest
+/// element by element.
+#[inline(always)]
+fn pack_transposed<T: Float, S: Simd<T>>(simd: S, b: MatRef<'_, T>, width: usize, panel: &mut [T]) {
+    let (depth, cols) = (b.rows(), b.cols());
+    let (whole_depth, whole_cols) =
+        if b.t().row(0).is_some() { (depth / T::LANES * T::LANES, cols / T::LANES * T::LANES) } else { (0, 0) };
+    for at in (0..whole_cols).step_by(T::LANES) {
+        for start in (0..whole_depth).step_by(T::LANES) {
+            simd.transpose(
+                b.from(start, at),
+                b.col_stride(),
+                #[inline(always)]
+                |p, line| {
+                    let place = (start + p) * width + at;
+                    T::blocks_mut(&mut panel[place..place + T::LANES]).0[0] = simd.store(line);
+                },
+            );
+        }
+    }
+    for p in 0..depth {
+        for j in if p < whole_depth { whole_cols } else { 0 }..cols {
+            panel[p * width + j] = b.from(p, j)[0];
+        }
     }
 }

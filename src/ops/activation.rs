@@ -115,9 +115,15 @@ pub struct Relu;
 impl<T: Float> Formula<T, 1, 1> for Relu {
     #[inline(always)]
     fn apply<S: Simd<T>>(self, [x]: [Lanes<T, S>; 1], _: [Lanes<T, S>; 1], _: &mut Guard<T, S>) -> [Lanes<T, S>; 1] {
-        let zero = x.all(T::zero());
-        [x.le(zero).select(zero, x)]
+        [rectify(x)]
     }
+}
+
+/// `max(x, 0)`; NaN for NaN.
+#[inline(always)]
+pub(crate) fn rectify<T: Float, S: Simd<T>>(x: Lanes<T, S>) -> Lanes<T, S> {
+    let zero = x.all(T::zero());
+    x.le(zero).select(zero, x)
 }
 
 /// `dy` where `x > 0`.
@@ -132,10 +138,16 @@ impl<T: Float> Formula<T, 2, 1> for ReluBackward {
         _: [Lanes<T, S>; 1],
         _: &mut Guard<T, S>,
     ) -> [Lanes<T, S>; 1] {
-        let zero = x.all(T::zero());
-        let kept = x.eq(x).select(dy, x);
-        [x.le(zero).select(zero, kept)]
+        [rectify_backward(x, dy)]
     }
+}
+
+/// `dy` where `x > 0`, else 0; NaN where `x` is.
+#[inline(always)]
+pub(crate) fn rectify_backward<T: Float, S: Simd<T>>(x: Lanes<T, S>, dy: Lanes<T, S>) -> Lanes<T, S> {
+    let zero = x.all(T::zero());
+    let kept = x.eq(x).select(dy, x);
+    x.le(zero).select(zero, kept)
 }
 
 /// `tanh(x)`.

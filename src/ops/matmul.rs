@@ -8,8 +8,9 @@ use core::ops::Range;
 use crate::error::{Error, Result, Shape, check_shape};
 use crate::finite::{Index, Operand, diagnose, overflow_or_invalid};
 use crate::float::Float;
-use crate::gemm::Gemm;
+use crate::gemm::{Gemm, Old, Target};
 use crate::kernel::launch;
+use crate::ops::linear::Activation;
 use crate::scaled::{Scaled, unwiden, widen};
 use crate::view::{MatMut, MatRef};
 
@@ -64,7 +65,7 @@ impl<T: Float> Default for Matmul<T> {
 /// # Ok::<(), nanproof::Error>(())
 /// ```
 pub fn matmul<T: Float>(a: MatRef<'_, T>, b: MatRef<'_, T>, c: MatMut<'_, T>) -> Result<()> {
-    product("matmul", NAMES, Matmul::default(), a, b, c)
+    Product::new(a, b).run("matmul", NAMES, c)
 }
 
 /// [`matmul`] with [options](Matmul): `C = alpha A B + beta C`.
@@ -83,7 +84,13 @@ pub fn matmul<T: Float>(a: MatRef<'_, T>, b: MatRef<'_, T>, c: MatMut<'_, T>) ->
 /// # Ok::<(), nanproof::Error>(())
 /// ```
 pub fn matmul_with<T: Float>(options: Matmul<T>, a: MatRef<'_, T>, b: MatRef<'_, T>, c: MatMut<'_, T>) -> Result<()> {
-    product("matmul", NAMES, options, a, b, c)
+    let Matmul { alpha, beta } = options;
+    for (argument, x) in [("alpha", alpha), ("beta", beta)] {
+        if !x.is_finite() {
+            return Err(Error::Argument { operation: "matmul", argument, problem: "is not finite" });
+        }
+    }
+    Product { alpha, old: Old::Scaled(beta), ..Product::new(a, b) }.run("matmul", NAMES, c)
 }
 
 /// The gradients of [`matmul`]: `dA = dC B^T` and `dB = A^T dC`.
@@ -113,92 +120,167 @@ pub fn matmul_backward<T: Float>(
     check_shape(NAME, "dc", dc.shape(), Shape::Matrix(a.rows(), b.cols()), "the shape of the product")?;
     check_shape(NAME, "da", da.shape(), a.shape(), "the shape of a")?;
     check_shape(NAME, "db", db.shape(), b.shape(), "the shape of b")?;
-    let plain = |name| Name { name, transposed: false };
-    let transposed = |name| Name { name, transposed: true };
-    let first = product(NAME, [plain("dc"), transposed("b"), plain("da")], Matmul::default(), dc, b.t(), da);
-    let second = product(NAME, [transposed("a"), plain("dc"), plain("db")], Matmul::default(), a.t(), dc, db);
+    let names = [Name::plain("dc"), Name::transposed("b"), Name::plain("da")];
+    let first = Product::new(dc, b.t()).run(NAME, names, da);
+    let names = [Name::transposed("a"), Name::plain("dc"), Name::plain("db")];
+    let second = Product::new(a.t(), dc).run(NAME, names, db);
     first.and(second)
 }
 
 /// How the caller knows an operand.
 #[derive(Clone, Copy)]
-struct Name {
+pub(crate) struct Name {
     name: &'static str,
     /// Whether it is the transpose of what the caller passed in.
     transposed: bool,
 }
 
-const NAMES: [Name; 3] = [
-    Name { name: "a", transposed: false },
-    Name { name: "b", transposed: false },
-    Name { name: "c", transposed: false },
-];
+const NAMES: [Name; 3] = [Name::plain("a"), Name::plain("b"), Name::plain("c")];
 
 impl Name {
+    pub(crate) const fn plain(name: &'static str) -> Self {
+        Self { name, transposed: false }
+    }
+
+    pub(crate) const fn transposed(name: &'static str) -> Self {
+        Self { name, transposed: true }
+    }
+
     /// The operand as the caller passed it in, to be reported.
     fn operand<T: Float>(self, x: MatRef<'_, T>) -> Operand<'_, T> {
         Operand::matrix(self.name, if self.transposed { x.t() } else { x })
     }
 }
 
-fn product<T: Float>(
-    operation: &'static str,
-    names: [Name; 3],
-    options: Matmul<T>,
-    a: MatRef<'_, T>,
-    b: MatRef<'_, T>,
-    mut c: MatMut<'_, T>,
-) -> Result<()> {
-    check_shape(
-        operation,
-        names[1].name,
-        b.shape(),
-        Shape::Matrix(a.cols(), b.cols()),
-        "the columns of the left operand by its own",
-    )?;
-    check_shape(operation, names[2].name, c.shape(), Shape::Matrix(a.rows(), b.cols()), "the shape of the product")?;
-    let Matmul { alpha, beta } = options;
-    for (argument, x) in [("alpha", alpha), ("beta", beta)] {
-        if !x.is_finite() {
-            return Err(Error::Argument { operation, argument, problem: "is not finite" });
+/// A product to be computed: `f(alpha A B + old)`.
+#[derive(Clone, Copy)]
+pub(crate) struct Product<'a, T> {
+    pub(crate) alpha: T,
+    pub(crate) a: MatRef<'a, T>,
+    pub(crate) b: MatRef<'a, T>,
+    pub(crate) old: Old<'a, T>,
+    pub(crate) activation: Activation,
+}
+
+impl<'a, T: Float> Product<'a, T> {
+    pub(crate) fn new(a: MatRef<'a, T>, b: MatRef<'a, T>) -> Self {
+        Self { alpha: T::one(), a, b, old: Old::Scaled(T::zero()), activation: Activation::Identity }
+    }
+
+    /// Computes C and reports what is not finite in it.
+    pub(crate) fn run(self, operation: &'static str, names: [Name; 3], mut c: MatMut<'_, T>) -> Result<()> {
+        check_shape(
+            operation,
+            names[1].name,
+            self.b.shape(),
+            Shape::Matrix(self.a.cols(), self.b.cols()),
+            "the columns of the left operand by its own",
+        )?;
+        let shape = Shape::Matrix(self.a.rows(), self.b.cols());
+        check_shape(operation, names[2].name, c.shape(), shape, "the shape of the product")?;
+        if c.as_ref().area() == 0 {
+            return Ok(());
         }
+        let mut old_faults = Vec::new();
+        let finite = match self.old {
+            Old::Scaled(beta) if !beta.is_zero() => self.accumulate(c.reborrow(), &mut old_faults)?,
+            _ => self.multiply(c.reborrow())? || self.rescue(&[], c.reborrow())?,
+        };
+        if finite { Ok(()) } else { self.diagnose(operation, names, old_faults, c.as_ref()) }
     }
-    if c.as_ref().area() == 0 {
-        return Ok(());
-    }
-    // Where there is an old C to add to, the copy of it that a rescue needs is kept small.
-    let side = if beta.is_zero() { usize::MAX } else { COPY_SIDE };
-    let mut finite = true;
-    let mut old_faults = Vec::new();
-    for rows in ranges(c.rows(), side) {
-        for cols in ranges(c.cols(), side) {
-            let a = a.submatrix(rows.clone(), 0..a.cols())?;
-            let b = b.submatrix(0..b.rows(), cols.clone())?;
-            let mut c = c.reborrow().submatrix(rows.clone(), cols.clone())?;
-            let old = if beta.is_zero() { Vec::new() } else { elements(c.as_ref()) };
-            if multiply(options, a, b, c.reborrow())? || rescue(options, a, b, &old, c)? {
-                continue;
+
+    /// Adds to C, whose old elements a rescue needs: they are copied, a part at a time. Whether C is finite; those old
+    /// elements that are not, if it is not.
+    fn accumulate(self, mut c: MatMut<'_, T>, old_faults: &mut Vec<(Index, T)>) -> Result<bool> {
+        let mut finite = true;
+        for rows in ranges(c.rows(), COPY_SIDE) {
+            for cols in ranges(c.cols(), COPY_SIDE) {
+                let part = self.part(rows.clone(), cols.clone())?;
+                let mut c = c.reborrow().submatrix(rows.clone(), cols.clone())?;
+                let old = c.as_ref().to_vec();
+                if part.multiply(c.reborrow())? || part.rescue(&old, c)? {
+                    continue;
+                }
+                finite = false;
+                let width = cols.len();
+                let cell = |(i, &x): (usize, &T)| (Index::Cell(rows.start + i / width, cols.start + i % width), x);
+                old_faults.extend(old.iter().enumerate().map(cell).filter(|(_, x)| !x.is_finite()));
             }
-            finite = false;
-            let width = cols.len();
-            let cell = |(i, &x): (usize, &T)| (Index::Cell(rows.start + i / width, cols.start + i % width), x);
-            old_faults.extend(old.iter().enumerate().map(cell).filter(|(_, x)| !x.is_finite()));
+        }
+        old_faults.sort_by_key(|&(index, _)| match index {
+            Index::Cell(row, col) => (row, col),
+            _ => (0, 0),
+        });
+        Ok(finite)
+    }
+
+    /// What the rows and columns of C in these ranges are made of.
+    fn part(self, rows: Range<usize>, cols: Range<usize>) -> Result<Self> {
+        let old = match self.old {
+            Old::Row(row) => Old::Row(&row[cols.clone()]),
+            scaled @ Old::Scaled(_) => scaled,
+        };
+        let a = self.a.submatrix(rows, 0..self.a.cols())?;
+        Ok(Self { a, b: self.b.submatrix(0..self.b.rows(), cols)?, old, ..self })
+    }
+
+    /// The report of what is not finite.
+    #[cold]
+    fn diagnose(
+        self,
+        operation: &'static str,
+        names: [Name; 3],
+        old_faults: Vec<(Index, T)>,
+        c: MatRef<'_, T>,
+    ) -> Result<()> {
+        let read = if self.alpha.is_zero() { 0..0 } else { 0..self.a.cols() };
+        let inputs = [
+            names[0].operand(self.a.submatrix(0..self.a.rows(), read.clone())?),
+            names[1].operand(self.b.submatrix(read, 0..self.b.cols())?),
+            match self.old {
+                Old::Scaled(_) => Operand::listed(names[2].name, old_faults, c.area()),
+                Old::Row(row) => Operand::slice("bias", row),
+            },
+        ];
+        diagnose(operation, inputs, [names[2].operand(c)], overflow_or_invalid)
+    }
+
+    /// The product by the kernel, for any layout of C; whether it is finite.
+    fn multiply(self, mut c: MatMut<'_, T>) -> Result<bool> {
+        let Self { alpha, a, b, old, activation } = self;
+        if alpha.is_zero() || a.cols() == 0 {
+            return self.multiply_nothing(c);
+        }
+        let (rows_contiguous, cols_contiguous) = (c.as_ref().row(0).is_some(), c.as_ref().t().row(0).is_some());
+        let is_scaled = matches!(old, Old::Scaled(_));
+        if rows_contiguous && !(cols_contiguous && is_scaled && c.rows() > c.cols()) {
+            launch(Gemm { alpha, a, b, old, c: Target::Matrix(c), activation })
+        } else if cols_contiguous && is_scaled {
+            launch(Gemm { alpha, a: b.t(), b: a.t(), old, c: Target::Matrix(c.t()), activation })
+        } else {
+            let mut dense = c.as_ref().to_vec();
+            let (rows, cols) = (c.rows(), c.cols());
+            let target = Target::Matrix(MatMut::new(&mut dense, rows, cols)?);
+            let finite = launch(Gemm { alpha, a, b, old, c: target, activation })?;
+            c.each_mut(|i, j, c| *c = dense[i * cols + j]);
+            Ok(finite)
         }
     }
-    if finite {
-        return Ok(());
+
+    /// `C = f(old)`; whether the old is finite.
+    fn multiply_nothing(self, mut c: MatMut<'_, T>) -> Result<bool> {
+        let mut finite = true;
+        c.each_mut(|_, j, c| {
+            let old = match self.old {
+                Old::Scaled(beta) if beta.is_zero() => T::zero(),
+                Old::Scaled(beta) => beta * *c,
+                Old::Row(row) => row[j],
+            };
+            finite &= old.is_finite();
+            *c = old;
+        });
+        Ok(finite & self.activation.apply_matrix(c)?)
     }
-    old_faults.sort_by_key(|&(index, _)| match index {
-        Index::Cell(row, col) => (row, col),
-        _ => (0, 0),
-    });
-    let read = if alpha.is_zero() { 0..0 } else { 0..a.cols() };
-    let inputs = [
-        names[0].operand(a.submatrix(0..a.rows(), read.clone())?),
-        names[1].operand(b.submatrix(read, 0..b.cols())?),
-        Operand::listed(names[2].name, old_faults, c.as_ref().area()),
-    ];
-    diagnose(operation, inputs, [names[2].operand(c.as_ref())], overflow_or_invalid)
 }
 
 /// Rows and columns of the largest old C that is copied whole: 8 MiB of `f64` at the most.
@@ -215,98 +297,88 @@ fn ranges(len: usize, step: usize) -> impl Iterator<Item = Range<usize>> {
     (0..len).step_by(step).map(move |start| start..len.min(start.saturating_add(step)))
 }
 
-/// The elements row by row.
-fn elements<T: Float>(x: MatRef<'_, T>) -> Vec<T> {
-    (0..x.rows()).flat_map(|i| x.row_iter(i).copied()).collect()
-}
-
-/// The product by the kernel, for any layout of C; whether it is finite.
-fn multiply<T: Float>(options: Matmul<T>, a: MatRef<'_, T>, b: MatRef<'_, T>, mut c: MatMut<'_, T>) -> Result<bool> {
-    let Matmul { alpha, beta } = options;
-    if alpha.is_zero() || a.cols() == 0 {
-        return Ok(scale(beta, c));
-    }
-    let (rows_contiguous, cols_contiguous) = (c.as_ref().row(0).is_some(), c.as_ref().t().row(0).is_some());
-    if rows_contiguous && !(cols_contiguous && c.rows() > c.cols()) {
-        launch(Gemm { alpha, a, b, beta, c })
-    } else if cols_contiguous {
-        launch(Gemm { alpha, a: b.t(), b: a.t(), beta, c: c.t() })
-    } else {
-        let mut dense = elements(c.as_ref());
-        let (rows, cols) = (c.rows(), c.cols());
-        let finite = launch(Gemm { alpha, a, b, beta, c: MatMut::new(&mut dense, rows, cols)? })?;
-        c.each_mut(|i, j, c| *c = dense[i * cols + j]);
+impl<T: Float> Product<'_, T> {
+    /// Computes those elements again that are not finite though all that they are made of is; whether C is finite then.
+    ///
+    /// In `f64`, the operands of `f64` scaled so that nothing overflows, by the same kernel. The elements of the old C
+    /// are given row by row.
+    #[cold]
+    fn rescue(self, old: &[T], mut c: MatMut<'_, T>) -> Result<bool> {
+        if self.activation != Activation::Identity {
+            let linear = Self { activation: Activation::Identity, ..self };
+            let _ = linear.multiply(c.reborrow())? || linear.rescue(old, c.reborrow())?;
+            return self.activation.apply_matrix(c);
+        }
+        let (a, b) = (self.a, self.b);
+        let (row_finite, col_finite) = (finite_rows(a), finite_rows(b.t()));
+        let (beta, old) = match self.old {
+            Old::Scaled(beta) => (beta, Copied { elements: old, row_stride: b.cols() }),
+            Old::Row(row) => (T::one(), Copied { elements: row, row_stride: 0 }),
+        };
+        let mut finite = true;
+        for rows in ranges(a.rows(), RESCUE_SIDE) {
+            for cols in ranges(b.cols(), RESCUE_SIDE) {
+                let mut block = c.reborrow().submatrix(rows.clone(), cols.clone())?;
+                let mut sums = None;
+                for (i, row) in rows.clone().enumerate() {
+                    for (j, col) in cols.clone().enumerate() {
+                        let Some(c) = block.get_mut(i, j).filter(|c| !c.is_finite()) else { continue };
+                        let old = old.get(row, col);
+                        if row_finite[row] && col_finite[col] && old.is_finite() {
+                            let sums = match &sums {
+                                Some(sums) => sums,
+                                None => sums.insert(wide_product(
+                                    a.submatrix(rows.clone(), 0..a.cols())?,
+                                    b.submatrix(0..b.rows(), cols.clone())?,
+                                )?),
+                            };
+                            let sum = unwiden::<T>(sums[i * cols.len() + j]);
+                            *c = Scaled::of(self.alpha)
+                                .mul(sum)
+                                .add(Scaled::of(beta).mul(Scaled::of(old)))
+                                .narrow();
+                        }
+                        finite &= c.is_finite();
+                    }
+                }
+            }
+        }
         Ok(finite)
     }
 }
 
-/// `C = beta C`; whether it is finite.
-fn scale<T: Float>(beta: T, mut c: MatMut<'_, T>) -> bool {
-    let mut finite = true;
-    c.each_mut(|_, _, c| {
-        *c = if beta.is_zero() { T::zero() } else { beta * *c };
-        finite &= c.is_finite();
-    });
-    finite
+/// Which rows are finite.
+fn finite_rows<T: Float>(x: MatRef<'_, T>) -> Vec<bool> {
+    (0..x.rows()).map(|i| x.row_iter(i).all(|x| x.is_finite())).collect()
 }
 
-/// Computes those elements again that are not finite though all that they are made of is; whether C is finite then.
-///
-/// In `f64`, the operands of `f64` scaled so that nothing overflows, by the same kernel.
-#[cold]
-fn rescue<T: Float>(
-    options: Matmul<T>,
-    a: MatRef<'_, T>,
-    b: MatRef<'_, T>,
-    old: &[T],
-    mut c: MatMut<'_, T>,
-) -> Result<bool> {
-    let all_finite = |x: MatRef<'_, T>| (0..x.rows()).map(|i| x.row_iter(i).all(|x| x.is_finite())).collect::<Vec<_>>();
-    let (row_finite, col_finite) = (all_finite(a), all_finite(b.t()));
-    let old = |i: usize, j: usize| old.get(i * b.cols() + j).copied().unwrap_or_else(T::zero);
-    let mut finite = true;
-    for rows in ranges(a.rows(), RESCUE_SIDE) {
-        for cols in ranges(b.cols(), RESCUE_SIDE) {
-            let mut block = c.reborrow().submatrix(rows.clone(), cols.clone())?;
-            let mut sums = None;
-            for (i, row) in rows.clone().enumerate() {
-                for (j, col) in cols.clone().enumerate() {
-                    let Some(c) = block.get_mut(i, j).filter(|c| !c.is_finite()) else { continue };
-                    if row_finite[row] && col_finite[col] && old(row, col).is_finite() {
-                        let sums = match &sums {
-                            Some(sums) => sums,
-                            None => sums.insert(wide_product(
-                                a.submatrix(rows.clone(), 0..a.cols())?,
-                                b.submatrix(0..b.rows(), cols.clone())?,
-                            )?),
-                        };
-                        let sum = unwiden::<T>(sums[i * cols.len() + j]);
-                        *c = Scaled::of(options.alpha)
-                            .mul(sum)
-                            .add(Scaled::of(options.beta).mul(Scaled::of(old(row, col))))
-                            .narrow();
-                    }
-                    finite &= c.is_finite();
-                }
-            }
-        }
+/// The elements that a product was added to; zeros if there are none.
+#[derive(Clone, Copy)]
+struct Copied<'a, T> {
+    elements: &'a [T],
+    row_stride: usize,
+}
+
+impl<T: Float> Copied<'_, T> {
+    fn get(self, i: usize, j: usize) -> T {
+        self.elements.get(i * self.row_stride + j).copied().unwrap_or_else(T::zero)
     }
-    Ok(finite)
 }
 
 /// The product of the widened matrices.
 fn wide_product<T: Float>(a: MatRef<'_, T>, b: MatRef<'_, T>) -> Result<Vec<f64>> {
     let mut sums = vec![0.0; a.rows() * b.cols()];
     for depth in ranges(a.cols(), RESCUE_DEPTH) {
-        let wide = |x: MatRef<'_, T>| elements(x).into_iter().map(widen).collect::<Vec<_>>();
+        let wide = |x: MatRef<'_, T>| x.to_vec().into_iter().map(widen).collect::<Vec<_>>();
         let (left, right) =
             (wide(a.submatrix(0..a.rows(), depth.clone())?), wide(b.submatrix(depth.clone(), 0..b.cols())?));
         launch(Gemm {
             alpha: 1.0,
             a: MatRef::new(&left, a.rows(), depth.len())?,
             b: MatRef::new(&right, depth.len(), b.cols())?,
-            beta: 1.0,
-            c: MatMut::new(&mut sums, a.rows(), b.cols())?,
+            old: Old::Scaled(1.0),
+            c: Target::Matrix(MatMut::new(&mut sums, a.rows(), b.cols())?),
+            activation: Activation::Identity,
         })?;
     }
     Ok(sums)

@@ -9,7 +9,7 @@ use crate::kernel::Kernel;
 
 /// Proof that the CPU has AVX2 and FMA.
 #[derive(Clone, Copy, Debug)]
-pub struct Avx2(V3);
+pub struct Avx2(pub(super) V3);
 
 impl Avx2 {
     /// The proof, where there is one.
@@ -17,6 +17,27 @@ impl Avx2 {
     pub fn detect() -> Option<Self> {
         V3::try_new().map(Self)
     }
+}
+
+/// `N` neighbours from `at` on of each of two lines.
+#[inline(always)]
+fn halves<T: Copy, const N: usize, const LANES: usize>(lines: [&[T; LANES]; 2], at: usize) -> [[T; N]; 2] {
+    let mut halves = [[lines[0][0]; N]; 2];
+    for (half, line) in halves.iter_mut().zip(lines) {
+        half.copy_from_slice(&line[at..at + N]);
+    }
+    halves
+}
+
+/// The lines of a square, each of which begins so far from the one before.
+#[inline(always)]
+fn square<T, const LANES: usize>(x: &[T], stride: usize) -> [&[T; LANES]; LANES] {
+    const REACH: &str = "the square lies inside the slice";
+    let mut lines = [x.first_chunk().expect(REACH); LANES];
+    for (i, line) in lines.iter_mut().enumerate() {
+        *line = x[i * stride..].first_chunk().expect(REACH);
+    }
+    lines
 }
 
 struct Enter<K> {
@@ -58,7 +79,7 @@ impl Simd<f32> for Avx2 {
     /// 12 of the 16 registers hold sums.
     #[inline(always)]
     fn with_tile<J: Tiled<f32>>(self, job: J) -> J::Output {
-        job.run::<Self, 6, 1>(self)
+        job.run::<Self, 6, 4, 2, 1>(self)
     }
 
     #[inline(always)]
@@ -247,6 +268,35 @@ impl Simd<f32> for Avx2 {
             |a| cast(self.0.shr_u32x8(cast(a), u64x2(u64::from(n), 0))),
         )
     }
+
+    /// Four columns at a time: each register takes four neighbours of a line and of the line four below it, so that the
+    /// rest is a transpose of 4 x 4 within its halves.
+    #[inline(always)]
+    fn transpose(self, x: &[f32], stride: usize, mut each: impl FnMut(usize, [f32x8; 2])) {
+        const FIRST: i32 = 0b01_00_01_00;
+        const SECOND: i32 = 0b11_10_11_10;
+        let avx = self.0.avx;
+        let lines = square::<f32, 16>(x, stride);
+        for j in (0..16).step_by(4) {
+            let mut columns = [[self.0.splat_f32x8(0.0); 2]; 4];
+            for half in 0..2 {
+                let i = 8 * half;
+                let r0 = cast(halves::<_, 4, 16>([lines[i], lines[i + 4]], j));
+                let r1 = cast(halves::<_, 4, 16>([lines[i + 1], lines[i + 5]], j));
+                let r2 = cast(halves::<_, 4, 16>([lines[i + 2], lines[i + 6]], j));
+                let r3 = cast(halves::<_, 4, 16>([lines[i + 3], lines[i + 7]], j));
+                let (a, b) = (avx._mm256_unpacklo_ps(r0, r1), avx._mm256_unpackhi_ps(r0, r1));
+                let (c, d) = (avx._mm256_unpacklo_ps(r2, r3), avx._mm256_unpackhi_ps(r2, r3));
+                columns[0][half] = cast(avx._mm256_shuffle_ps::<FIRST>(a, c));
+                columns[1][half] = cast(avx._mm256_shuffle_ps::<SECOND>(a, c));
+                columns[2][half] = cast(avx._mm256_shuffle_ps::<FIRST>(b, d));
+                columns[3][half] = cast(avx._mm256_shuffle_ps::<SECOND>(b, d));
+            }
+            for (k, column) in columns.into_iter().enumerate() {
+                each(j + k, column);
+            }
+        }
+    }
 }
 
 impl Simd<f64> for Avx2 {
@@ -261,7 +311,7 @@ impl Simd<f64> for Avx2 {
     /// 12 of the 16 registers hold sums.
     #[inline(always)]
     fn with_tile<J: Tiled<f64>>(self, job: J) -> J::Output {
-        job.run::<Self, 6, 1>(self)
+        job.run::<Self, 6, 4, 2, 1>(self)
     }
 
     #[inline(always)]
@@ -449,5 +499,25 @@ impl Simd<f64> for Avx2 {
             #[inline(always)]
             |a| cast(self.0.shr_u64x4(cast(a), u64x2(u64::from(n), 0))),
         )
+    }
+
+    /// Two columns at a time, as for `f32`.
+    #[inline(always)]
+    fn transpose(self, x: &[f64], stride: usize, mut each: impl FnMut(usize, [f64x4; 2])) {
+        let avx = self.0.avx;
+        let lines = square::<f64, 8>(x, stride);
+        for j in (0..8).step_by(2) {
+            let mut columns = [[self.0.splat_f64x4(0.0); 2]; 2];
+            for half in 0..2 {
+                let i = 4 * half;
+                let r0 = cast(halves::<_, 2, 8>([lines[i], lines[i + 2]], j));
+                let r1 = cast(halves::<_, 2, 8>([lines[i + 1], lines[i + 3]], j));
+                columns[0][half] = cast(avx._mm256_unpacklo_pd(r0, r1));
+                columns[1][half] = cast(avx._mm256_unpackhi_pd(r0, r1));
+            }
+            for (k, column) in columns.into_iter().enumerate() {
+                each(j + k, column);
+            }
+        }
     }
 }

@@ -1,8 +1,9 @@
 //! AVX-512 (F, BW, CD, DQ, VL): a block is one register, a mask one mask register.
 
 use pulp::x86::V4;
-use pulp::{NullaryFnOnce, b8, b16, cast, f32x16, f64x8, u32x16, u64x2, u64x8};
+use pulp::{NullaryFnOnce, b8, b16, cast, f32x8, f32x16, f64x4, f64x8, u32x16, u64x2, u64x8};
 
+use super::avx2::Avx2;
 use super::{Simd, Tiled};
 use crate::float::Float;
 use crate::kernel::Kernel;
@@ -16,6 +17,12 @@ impl Avx512 {
     #[inline]
     pub fn detect() -> Option<Self> {
         V4::try_new().map(Self)
+    }
+
+    /// The proof of what it includes.
+    #[inline(always)]
+    fn avx2(self) -> Avx2 {
+        Avx2(*self.0)
     }
 }
 
@@ -48,7 +55,7 @@ impl Simd<f32> for Avx512 {
     /// 24 of the 32 registers hold sums.
     #[inline(always)]
     fn with_tile<J: Tiled<f32>>(self, job: J) -> J::Output {
-        job.run::<Self, 12, 2>(self)
+        job.run::<Self, 12, 8, 4, 2>(self)
     }
 
     #[inline(always)]
@@ -153,6 +160,17 @@ impl Simd<f32> for Avx512 {
         let a: u32x16 = cast(a);
         cast(self.0.shr_u32x16(a, u64x2(u64::from(n), 0)))
     }
+
+    /// By way of AVX2: its shuffles of half a block are as fast as those of whole ones.
+    #[inline(always)]
+    fn transpose(self, x: &[f32], stride: usize, mut each: impl FnMut(usize, f32x16)) {
+        self.avx2().transpose(
+            x,
+            stride,
+            #[inline(always)]
+            |j, column: [f32x8; 2]| each(j, cast(column)),
+        );
+    }
 }
 
 impl Simd<f64> for Avx512 {
@@ -167,7 +185,7 @@ impl Simd<f64> for Avx512 {
     /// 24 of the 32 registers hold sums.
     #[inline(always)]
     fn with_tile<J: Tiled<f64>>(self, job: J) -> J::Output {
-        job.run::<Self, 12, 2>(self)
+        job.run::<Self, 12, 8, 4, 2>(self)
     }
 
     #[inline(always)]
@@ -271,5 +289,16 @@ impl Simd<f64> for Avx512 {
     fn shr(self, a: f64x8, n: u32) -> f64x8 {
         let a: u64x8 = cast(a);
         cast(self.0.shr_u64x8(a, u64x2(u64::from(n), 0)))
+    }
+
+    /// By way of AVX2: its shuffles of half a block are as fast as those of whole ones.
+    #[inline(always)]
+    fn transpose(self, x: &[f64], stride: usize, mut each: impl FnMut(usize, f64x8)) {
+        self.avx2().transpose(
+            x,
+            stride,
+            #[inline(always)]
+            |j, column: [f64x4; 2]| each(j, cast(column)),
+        );
     }
 }

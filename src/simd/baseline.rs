@@ -25,9 +25,9 @@ impl Simd<f32> for Baseline {
     #[inline(always)]
     fn with_tile<J: Tiled<f32>>(self, job: J) -> J::Output {
         if cfg!(target_arch = "aarch64") {
-            job.run::<Self, 6, 1>(self) // 24 of the 32 registers of 16 bytes hold sums
+            job.run::<Self, 6, 4, 2, 1>(self) // 24 of the 32 registers of 16 bytes hold sums
         } else {
-            job.run::<Self, 2, 1>(self) // 8 of 16
+            job.run::<Self, 2, 2, 1, 1>(self) // 8 of 16
         }
     }
 
@@ -131,6 +131,17 @@ impl Simd<f32> for Baseline {
     fn shr(self, a: f32x16, n: u32) -> f32x16 {
         f32x16::from_bits(a.to_bits() >> n)
     }
+
+    #[inline(always)]
+    fn transpose(self, x: &[f32], stride: usize, mut each: impl FnMut(usize, f32x16)) {
+        for j in 0..16 {
+            let mut column = [0.0; 16];
+            for (i, lane) in column.iter_mut().enumerate() {
+                *lane = x[i * stride + j];
+            }
+            each(j, f32x16::new(column));
+        }
+    }
 }
 
 impl Simd<f64> for Baseline {
@@ -145,9 +156,9 @@ impl Simd<f64> for Baseline {
     #[inline(always)]
     fn with_tile<J: Tiled<f64>>(self, job: J) -> J::Output {
         if cfg!(target_arch = "aarch64") {
-            job.run::<Self, 6, 1>(self) // 24 of the 32 registers of 16 bytes hold sums
+            job.run::<Self, 6, 4, 2, 1>(self) // 24 of the 32 registers of 16 bytes hold sums
         } else {
-            job.run::<Self, 2, 1>(self) // 8 of 16
+            job.run::<Self, 2, 2, 1, 1>(self) // 8 of 16
         }
     }
 
@@ -250,5 +261,16 @@ impl Simd<f64> for Baseline {
     #[inline(always)]
     fn shr(self, a: f64x8, n: u32) -> f64x8 {
         f64x8::from_bits(a.to_bits() >> n)
+    }
+
+    #[inline(always)]
+    fn transpose(self, x: &[f64], stride: usize, mut each: impl FnMut(usize, f64x8)) {
+        for j in 0..8 {
+            let mut column = [0.0; 8];
+            for (i, lane) in column.iter_mut().enumerate() {
+                *lane = x[i * stride + j];
+            }
+            each(j, f64x8::new(column));
+        }
     }
 }

@@ -1,0 +1,76 @@
+//! The memory that parts of A and B are packed into. With feature `std` each thread keeps its own from call to call: it
+//! is never larger than the parts of the loops above, 1 MiB in all for each element type.
+
+use alloc::vec::Vec;
+
+/// Bytes of a cache line: a block that lies in one is loaded faster than one that lies in two.
+const LINE: usize = 64;
+
+/// Packed parts of A and B.
+#[derive(Debug)]
+pub struct Scratch<T> {
+    left: Vec<T>,
+    right: Vec<T>,
+}
+
+impl<T> Scratch<T> {
+    pub(super) const fn new() -> Self {
+        Self { left: Vec::new(), right: Vec::new() }
+    }
+}
+
+impl<T: Copy + num_traits::Zero> Scratch<T> {
+    /// Room for `left` and `right` elements.
+    pub(super) fn parts(&mut self, left: usize, right: usize) -> [&mut [T]; 2] {
+        [aligned(&mut self.left, left), aligned(&mut self.right, right)]
+    }
+}
+
+/// The first `len` elements from the first line on.
+fn aligned<T: Copy + num_traits::Zero>(data: &mut Vec<T>, len: usize) -> &mut [T] {
+    let most = len + LINE / size_of::<T>();
+    if len > 0 && data.len() < most {
+        data.resize(most, T::zero());
+    }
+    let start = data.as_ptr().align_offset(LINE).min(data.len() - len.min(data.len()));
+    &mut data[start..start + len]
+}
+
+/// An element type with scratch.
+pub trait HasScratch: Sized {
+    /// This thread's scratch, until it is given back; meanwhile the thread has another.
+    fn take_scratch() -> Scratch<Self>;
+    /// Gives it back.
+    fn keep_scratch(scratch: Scratch<Self>);
+}
+
+macro_rules! has_scratch {
+    ($($float:ident $name:ident),*) => {
+        $(
+            #[cfg(feature = "std")]
+            std::thread_local! {
+                static $name: core::cell::Cell<Scratch<$float>> = const { core::cell::Cell::new(Scratch::new()) };
+            }
+
+            impl HasScratch for $float {
+                #[cfg(feature = "std")]
+                fn take_scratch() -> Scratch<Self> {
+                    $name.replace(Scratch::new())
+                }
+                #[cfg(feature = "std")]
+                fn keep_scratch(scratch: Scratch<Self>) {
+                    $name.set(scratch);
+                }
+
+                #[cfg(not(feature = "std"))]
+                fn take_scratch() -> Scratch<Self> {
+                    Scratch::new()
+                }
+                #[cfg(not(feature = "std"))]
+                fn keep_scratch(_: Scratch<Self>) {}
+            }
+        )*
+    };
+}
+
+has_scratch!(f32 SCRATCH_F32, f64 SCRATCH_F64);
