@@ -72,6 +72,8 @@ pub enum Shape {
     Vector(usize),
     /// Rows and columns.
     Matrix(usize, usize),
+    /// Matrices, rows and columns of each.
+    Batch(usize, usize, usize),
 }
 
 impl fmt::Display for Shape {
@@ -79,6 +81,7 @@ impl fmt::Display for Shape {
         match self {
             Self::Vector(len) => write!(f, "{len} long"),
             Self::Matrix(rows, cols) => write!(f, "{rows} x {cols}"),
+            Self::Batch(len, rows, cols) => write!(f, "{len} x {rows} x {cols}"),
         }
     }
 }

@@ -53,6 +53,8 @@ pub enum Index {
     Cell(usize, usize),
     /// An element of one of several tensors.
     Tensor(usize, usize),
+    /// Row and column of a matrix of a batch.
+    Batch(usize, usize, usize),
 }
 
 /// What a number that is not finite is.
@@ -233,6 +235,7 @@ impl fmt::Display for Index {
             Self::At(i) => write!(f, "[{i}]"),
             Self::Cell(row, col) => write!(f, "[{row}, {col}]"),
             Self::Tensor(tensor, i) => write!(f, "[{tensor}][{i}]"),
+            Self::Batch(matrix, row, col) => write!(f, "[{matrix}, {row}, {col}]"),
         }
     }
 }

@@ -23,7 +23,7 @@ mod pack;
 mod scratch;
 mod target;
 
-pub use scratch::HasScratch;
+pub(crate) use scratch::HasScratch;
 pub(crate) use target::Target;
 
 use crate::finite::Watch;
@@ -119,6 +119,35 @@ impl<'a, T: Float> Gemm<'a, T> {
     }
 }
 
+impl<T: Float> Gemm<'_, T> {
+    /// Applies the activation to columns of C, which are in the cache still.
+    #[inline(always)]
+    fn activate<S: Simd<T>>(&mut self, simd: S, cols: Range<usize>) {
+        if self.activation != Activation::Identity {
+            outline(simd, Activate { activation: self.activation, c: &mut self.c, cols });
+        }
+    }
+}
+
+/// The activation of columns of C.
+struct Activate<'s, 'a, T> {
+    activation: Activation,
+    c: &'s mut Target<'a, T>,
+    cols: Range<usize>,
+}
+
+impl<T: Float> Kernel for Activate<'_, '_, T> {
+    type Elem = T;
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd<T>>(self, simd: S) {
+        for row in 0..self.c.rows() {
+            self.activation.apply_row(simd, &mut self.c.row_mut(row)[self.cols.clone()]);
+        }
+    }
+}
+
 impl<T: Float> Tiled<T> for Gemm<'_, T> {
     type Output = bool;
 
@@ -155,11 +184,7 @@ impl<T: Float> Tiled<T> for Gemm<'_, T> {
                 let place = Place { col, start };
                 finite &= Pass { simd, gemm: &mut self, left, slab, place }.run::<ROWS, MID, LOW, BLOCKS>();
             }
-            if self.activation != Activation::Identity {
-                for row in 0..m {
-                    self.activation.apply_row(simd, &mut self.c.row_mut(row)[col..col + cols]);
-                }
-            }
+            self.activate(simd, col..col + cols);
             col += cols;
         }
         if left_len + right_len > 0 {

@@ -73,6 +73,7 @@ mod reduce;
 mod rows;
 mod scaled;
 mod simd;
+mod storage;
 mod sweep;
 mod view;
 
@@ -83,7 +84,8 @@ pub use finite::{Class, Counts, Index, NonFinite, Origin};
 pub use float::Float;
 pub use isa::Isa;
 pub use ops::*;
-pub use view::{MatMut, MatRef};
+pub use storage::Storage;
+pub use view::{BatchMut, BatchRef, MatMut, MatRef};
 
 /// What this crate's own tests and benchmarks look into; not part of its public interface.
 #[doc(hidden)]

@@ -2,12 +2,14 @@
 //! end of `kernel.rs`.
 
 pub(crate) mod activation;
+pub(crate) mod batched;
 pub(crate) mod clip;
 pub(crate) mod cross_entropy;
 pub(crate) mod divide;
 pub(crate) mod linear;
 pub(crate) mod logsumexp;
 pub(crate) mod matmul;
+pub(crate) mod mixed;
 pub(crate) mod norm;
 pub(crate) mod optimizer;
 pub(crate) mod scale;
@@ -15,6 +17,7 @@ pub(crate) mod softmax;
 pub(crate) mod sum;
 
 pub use activation::{relu, relu_backward, tanh, tanh_backward};
+pub use batched::{matmul_batched, matmul_batched_with};
 pub use clip::{Clip, clip_by_global_norm, clip_by_norm, clip_by_value, clip_by_value_backward};
 pub use cross_entropy::{
     CrossEntropy, Loss, Reduction, cross_entropy, cross_entropy_backward, cross_entropy_with_gradient,
@@ -23,6 +26,7 @@ pub use divide::{SafeDiv, safe_div, safe_div_backward, safe_div_with};
 pub use linear::{Activation, LinearGradients, linear, linear_backward};
 pub use logsumexp::{logsumexp, logsumexp_backward};
 pub use matmul::{Matmul, matmul, matmul_backward, matmul_with};
+pub use mixed::matmul_mixed;
 pub use norm::{l2_norm, l2_norm_backward};
 pub use optimizer::{AdamW, Sgd};
 pub use softmax::{EmptyRow, Softmax, log_softmax, log_softmax_backward, softmax, softmax_backward, softmax_with};

@@ -3,6 +3,10 @@
 use alloc::vec::Vec;
 use core::ops::Range;
 
+mod batch;
+
+pub use batch::{BatchMut, BatchRef};
+
 use crate::error::{Error, Result, Shape};
 
 /// A matrix that is read: a slice with a shape and strides. Transposing and cutting it are free.

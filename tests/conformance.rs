@@ -22,6 +22,7 @@ impl<T: Float> Kernel for Check<'_, T> {
 
     fn run<S: Simd<T>>(self, simd: S) {
         single_lanes(simd);
+        transposes(simd);
         for (i, case) in self.0.iter().enumerate() {
             every_operation(simd, case, i);
         }
@@ -77,6 +78,23 @@ fn every_operation<T: Float, S: Simd<T>>(simd: S, case: &Case<T>, i: usize) {
     exact("shr", simd.shr(a, n), &|a, _, _| a >> n);
     compare::<T, S>("splat", case, simd.store(simd.splat(case[0][0])), |_, _, _| case[0][0], same_bits);
     compare::<T, S>("select", case, simd.store(simd.select(lt, b, c)), |a, b, c| if a < b { b } else { c }, same_bits);
+}
+
+/// Squares at several strides, the last one ending where the slice does.
+fn transposes<T: Float, S: Simd<T>>(simd: S) {
+    for stride in [T::LANES, T::LANES + 1, 3 * T::LANES + 5] {
+        let len = (T::LANES - 1) * stride + T::LANES;
+        let x = (0..len).map(|i| T::from_bits(i as u64)).collect::<Vec<_>>();
+        let mut lines = 0;
+        simd.transpose(&x, stride, |j, line| {
+            assert_eq!(j, lines, "{} transpose: lines in their order", type_name::<S>());
+            lines += 1;
+            for (i, &got) in simd.store(line).as_ref().iter().enumerate() {
+                assert!(same_bits(got, x[i * stride + j]), "{} transpose, row {i}, column {j}", type_name::<S>());
+            }
+        });
+        assert_eq!(lines, T::LANES, "{} transpose: every line", type_name::<S>());
+    }
 }
 
 /// A truth in one lane only, and in all but one.

@@ -51,7 +51,7 @@ pub(super) fn row<T: Float, S: Simd<T>>(simd: S, gemm: &mut Gemm<'_, T>) -> bool
             let store: Store<'_, T> = gemm.store(start, depth);
             store.row(&sums, col, &mut gemm.c.row_mut(0)[col..col + cols], &mut watch);
         }
-        gemm.activation.apply_row(simd, &mut gemm.c.row_mut(0)[col..col + cols]);
+        gemm.activate(simd, col..col + cols);
     }
     T::keep_scratch(scratch);
     watch.all_finite()

@@ -84,12 +84,8 @@ pub fn matmul<T: Float>(a: MatRef<'_, T>, b: MatRef<'_, T>, c: MatMut<'_, T>) ->
 /// # Ok::<(), nanproof::Error>(())
 /// ```
 pub fn matmul_with<T: Float>(options: Matmul<T>, a: MatRef<'_, T>, b: MatRef<'_, T>, c: MatMut<'_, T>) -> Result<()> {
+    check_factors("matmul", options)?;
     let Matmul { alpha, beta } = options;
-    for (argument, x) in [("alpha", alpha), ("beta", beta)] {
-        if !x.is_finite() {
-            return Err(Error::Argument { operation: "matmul", argument, problem: "is not finite" });
-        }
-    }
     Product { alpha, old: Old::Scaled(beta), ..Product::new(a, b) }.run("matmul", NAMES, c)
 }
 
@@ -125,6 +121,16 @@ pub fn matmul_backward<T: Float>(
     let names = [Name::transposed("a"), Name::plain("dc"), Name::plain("db")];
     let second = Product::new(a.t(), dc).run(NAME, names, db);
     first.and(second)
+}
+
+/// Refuses factors that are not finite.
+pub(crate) fn check_factors<T: Float>(operation: &'static str, options: Matmul<T>) -> Result<()> {
+    for (argument, x) in [("alpha", options.alpha), ("beta", options.beta)] {
+        if !x.is_finite() {
+            return Err(Error::Argument { operation, argument, problem: "is not finite" });
+        }
+    }
+    Ok(())
 }
 
 /// How the caller knows an operand.
@@ -246,7 +252,7 @@ impl<'a, T: Float> Product<'a, T> {
     }
 
     /// The product by the kernel, for any layout of C; whether it is finite.
-    fn multiply(self, mut c: MatMut<'_, T>) -> Result<bool> {
+    pub(crate) fn multiply(self, mut c: MatMut<'_, T>) -> Result<bool> {
         let Self { alpha, a, b, old, activation } = self;
         if alpha.is_zero() || a.cols() == 0 {
             return self.multiply_nothing(c);
@@ -293,7 +299,7 @@ const RESCUE_SIDE: usize = 64;
 const RESCUE_DEPTH: usize = 4096;
 
 /// `0..len` in pieces.
-fn ranges(len: usize, step: usize) -> impl Iterator<Item = Range<usize>> {
+pub(crate) fn ranges(len: usize, step: usize) -> impl Iterator<Item = Range<usize>> {
     (0..len).step_by(step).map(move |start| start..len.min(start.saturating_add(step)))
 }
 
