@@ -20,9 +20,9 @@ struct Entry {
 #[derive(Clone, Copy)]
 enum Threads {
     /// A function of an `int`.
-    Int(&'static [u8]),
+    Int(&'static str),
     /// A function of a 64-bit integer.
-    Long(&'static [u8]),
+    Long(&'static str),
     /// The environment of OpenMP, which is set before anything is opened.
     Environment,
 }
@@ -33,13 +33,13 @@ const ENTRIES: [Entry; 4] = [
         name: "OpenBLAS",
         variable: "NANPROOF_PEERS_OPENBLAS",
         files: &["libopenblas.so.0", "libopenblas.so", "libopenblas.dylib"],
-        threads: Threads::Int(b"openblas_set_num_threads\0"),
+        threads: Threads::Int("openblas_set_num_threads"),
     },
     Entry {
         name: "BLIS",
         variable: "NANPROOF_PEERS_BLIS",
         files: &["libblis.so.4", "libblis.so", "libblis.dylib"],
-        threads: Threads::Long(b"bli_thread_set_num_threads\0"),
+        threads: Threads::Long("bli_thread_set_num_threads"),
     },
     Entry {
         name: "oneDNN",
@@ -51,7 +51,7 @@ const ENTRIES: [Entry; 4] = [
         name: "MKL",
         variable: "NANPROOF_PEERS_MKL",
         files: &["libmkl_rt.so.3", "libmkl_rt.so.2", "libmkl_rt.so"],
-        threads: Threads::Int(b"MKL_Set_Num_Threads\0"),
+        threads: Threads::Int("MKL_Set_Num_Threads"),
     },
 ];
 
@@ -94,6 +94,27 @@ type CblasGemm<T> = unsafe extern "C" fn(
     c_int, // distance of the rows of C
 );
 
+type CblasGemmBatch<T> = unsafe extern "C" fn(
+    c_int, // layout
+    c_int, // is A transposed?
+    c_int, // is B transposed?
+    c_int, // m
+    c_int, // n
+    c_int, // k
+    T,     // alpha
+    *const T,
+    c_int, // distance of the rows of A
+    c_int, // distance of its matrices
+    *const T,
+    c_int, // distance of the rows of B
+    c_int, // distance of its matrices
+    T,     // beta
+    *mut T,
+    c_int, // distance of the rows of C
+    c_int, // distance of its matrices
+    c_int, // number of matrices
+);
+
 type CblasGemv<T> = unsafe extern "C" fn(
     c_int, // layout
     c_int, // is the matrix transposed?
@@ -130,6 +151,45 @@ type DnnlSgemm = unsafe extern "C" fn(
 struct Cblas<T> {
     gemm: CblasGemm<T>,
     gemv: CblasGemv<T>,
+    /// Not all have it.
+    gemm_batch: Option<CblasGemmBatch<T>>,
+}
+
+type CblasDot = unsafe extern "C" fn(c_int, *const c_float, c_int, *const c_float, c_int) -> c_float;
+type CblasNrm2 = unsafe extern "C" fn(c_int, *const c_float, c_int) -> c_float;
+type CblasScal = unsafe extern "C" fn(c_int, c_float, *mut c_float, c_int);
+
+/// Writes the product, or all products of a batch, of this shape.
+pub type Multiply<T> = Box<dyn Fn(Shape, &[T], &[T], &mut [T])>;
+
+/// The functions of vectors, in `f32`.
+#[derive(Clone, Copy)]
+pub struct Vectors {
+    dot: CblasDot,
+    nrm2: CblasNrm2,
+    scal: CblasScal,
+}
+
+impl Vectors {
+    /// The sum of squares.
+    pub fn sum_of_squares(self, x: &[f32]) -> f32 {
+        // SAFETY: the length is the slice's.
+        unsafe { (self.dot)(int(x.len()), x.as_ptr(), 1, x.as_ptr(), 1) }
+    }
+
+    pub fn norm(self, x: &[f32]) -> f32 {
+        // SAFETY: the length is the slice's.
+        unsafe { (self.nrm2)(int(x.len()), x.as_ptr(), 1) }
+    }
+
+    pub fn scale(self, x: &mut [f32], factor: f32) {
+        // SAFETY: the length is the slice's.
+        unsafe { (self.scal)(int(x.len()), factor, x.as_mut_ptr(), 1) }
+    }
+}
+
+fn int(len: usize) -> c_int {
+    c_int::try_from(len).expect("a length fits an int")
 }
 
 /// An open library.
@@ -138,6 +198,7 @@ pub struct Library {
     f32: Option<Cblas<c_float>>,
     f64: Option<Cblas<c_double>>,
     dnnl: Option<DnnlSgemm>,
+    pub vectors: Option<Vectors>,
     /// Keeps the functions loaded.
     _handle: Handle,
 }
@@ -150,9 +211,10 @@ impl Library {
         let library = unsafe {
             Self {
                 name: entry.name,
-                f32: cblas(&handle, b"cblas_sgemm\0", b"cblas_sgemv\0"),
-                f64: cblas(&handle, b"cblas_dgemm\0", b"cblas_dgemv\0"),
-                dnnl: function(&handle, b"dnnl_sgemm\0"),
+                f32: cblas(&handle, "cblas_sgemm", "cblas_sgemv"),
+                f64: cblas(&handle, "cblas_dgemm", "cblas_dgemv"),
+                dnnl: function(&handle, "dnnl_sgemm"),
+                vectors: vectors(&handle),
                 _handle: handle,
             }
         };
@@ -160,55 +222,110 @@ impl Library {
     }
 
     /// The product in `f32`.
-    pub fn product_f32(&self) -> Option<impl Fn(Shape, &[f32], &[f32], &mut [f32]) + '_> {
-        let (cblas, dnnl) = (self.f32, self.dnnl);
-        if cblas.is_none() && dnnl.is_none() {
-            return None;
+    pub fn product_f32(&self) -> Option<Multiply<f32>> {
+        match (self.f32, self.dnnl) {
+            (Some(cblas), _) => Some(Box::new(move |shape, a, b, c| cblas.multiply(1.0, 0.0, shape, a, b, c))),
+            (None, Some(dnnl)) => Some(Box::new(move |shape, a, b, c| {
+                shape.each(a, b, c, |a, b, c| multiply_dnnl(dnnl, shape, a, b, c));
+            })),
+            (None, None) => None,
         }
-        Some(move |shape: Shape, a: &[f32], b: &[f32], c: &mut [f32]| match (cblas, dnnl) {
-            (Some(cblas), _) => cblas.multiply(1.0, 0.0, shape, a, b, c),
-            (None, Some(dnnl)) => multiply_dnnl(dnnl, shape, a, b, c),
-            (None, None) => {}
-        })
     }
 
     /// The product in `f64`, which oneDNN does not have.
-    pub fn product_f64(&self) -> Option<impl Fn(Shape, &[f64], &[f64], &mut [f64]) + '_> {
+    pub fn product_f64(&self) -> Option<Multiply<f64>> {
         let cblas = self.f64?;
-        Some(move |shape: Shape, a: &[f64], b: &[f64], c: &mut [f64]| cblas.multiply(1.0, 0.0, shape, a, b, c))
+        Some(Box::new(move |shape, a, b, c| cblas.multiply(1.0, 0.0, shape, a, b, c)))
     }
 }
 
-impl<T: Copy> Cblas<T> {
+/// The distances of the rows of A and B.
+fn row_strides(shape: Shape) -> (usize, usize) {
+    let Shape { m, k, n, a_transposed, b_transposed, .. } = shape;
+    (if a_transposed { m } else { k }, if b_transposed { k } else { n })
+}
+
+impl<T: Copy + 'static> Cblas<T> {
     /// `C = A B`: a product with a single row by the matrix-vector product, as a user of BLAS would.
     fn multiply(self, one: T, zero: T, shape: Shape, a: &[T], b: &[T], c: &mut [T]) {
+        match self.gemm_batch {
+            Some(batched) if shape.batch > 1 => multiply_batch(batched, one, zero, shape, a, b, c),
+            _ if shape.m == 1 => shape.each(a, b, c, |a, b, c| self.multiply_vector(one, zero, shape, a, b, c)),
+            _ => shape.each(a, b, c, |a, b, c| self.multiply_one(one, zero, shape, a, b, c)),
+        }
+    }
+
+    fn multiply_one(self, one: T, zero: T, shape: Shape, a: &[T], b: &[T], c: &mut [T]) {
         let Shape { m, k, n, a_transposed, b_transposed, .. } = shape;
         assert!(a.len() == m * k && b.len() == k * n && c.len() == m * n);
-        let [m, k, n] = [m, k, n].map(|side| c_int::try_from(side).expect("a side fits an int"));
+        let (transpose_a, transpose_b) = (transpose(a_transposed), transpose(b_transposed));
+        let (stride_a, stride_b) = row_strides(shape);
+        let [m, k, n, stride_a, stride_b] = [m, k, n, stride_a, stride_b].map(int);
         let (a, b, c) = (a.as_ptr(), b.as_ptr(), c.as_mut_ptr());
         // SAFETY: the strides stay within the slices, whose lengths are those of the shapes.
         unsafe {
-            if m == 1 {
-                let (transpose, rows, cols) = if b_transposed { (NO_TRANSPOSE, n, k) } else { (TRANSPOSE, k, n) };
-                (self.gemv)(ROW_MAJOR, transpose, rows, cols, one, b, cols, a, 1, zero, c, 1);
-            } else {
-                let (a_transpose, a_stride) = if a_transposed { (TRANSPOSE, m) } else { (NO_TRANSPOSE, k) };
-                let (b_transpose, b_stride) = if b_transposed { (TRANSPOSE, k) } else { (NO_TRANSPOSE, n) };
-                (self.gemm)(ROW_MAJOR, a_transpose, b_transpose, m, n, k, one, a, a_stride, b, b_stride, zero, c, n);
-            }
+            (self.gemm)(ROW_MAJOR, transpose_a, transpose_b, m, n, k, one, a, stride_a, b, stride_b, zero, c, n);
         }
+    }
+
+    fn multiply_vector(self, one: T, zero: T, shape: Shape, a: &[T], b: &[T], c: &mut [T]) {
+        let Shape { k, n, b_transposed, .. } = shape;
+        assert!(a.len() == k && b.len() == k * n && c.len() == n);
+        let (rows, cols) = if b_transposed { (n, k) } else { (k, n) };
+        let [rows, cols] = [rows, cols].map(int);
+        let (a, b, c) = (a.as_ptr(), b.as_ptr(), c.as_mut_ptr());
+        // SAFETY: the strides stay within the slices, whose lengths are those of the shapes.
+        unsafe { (self.gemv)(ROW_MAJOR, transpose(!b_transposed), rows, cols, one, b, cols, a, 1, zero, c, 1) };
+    }
+}
+
+fn transpose(yes: bool) -> c_int {
+    if yes { TRANSPOSE } else { NO_TRANSPOSE }
+}
+
+fn multiply_batch<T>(gemm: CblasGemmBatch<T>, one: T, zero: T, shape: Shape, a: &[T], b: &[T], c: &mut [T]) {
+    let Shape { m, k, n, a_transposed, b_transposed, batch } = shape;
+    assert!(a.len() == batch * m * k && b.len() == batch * k * n && c.len() == batch * m * n);
+    let (transpose_a, transpose_b) = (transpose(a_transposed), transpose(b_transposed));
+    let (stride_a, stride_b) = row_strides(shape);
+    let [size_a, size_b, size_c, batch] = [m * k, k * n, m * n, batch].map(int);
+    let [m, k, n, stride_a, stride_b] = [m, k, n, stride_a, stride_b].map(int);
+    let (a, b, c) = (a.as_ptr(), b.as_ptr(), c.as_mut_ptr());
+    // SAFETY: the strides stay within the slices, whose lengths are those of the shapes.
+    unsafe {
+        gemm(
+            ROW_MAJOR,
+            transpose_a,
+            transpose_b,
+            m,
+            n,
+            k,
+            one,
+            a,
+            stride_a,
+            size_a,
+            b,
+            stride_b,
+            size_b,
+            zero,
+            c,
+            n,
+            size_c,
+            batch,
+        );
     }
 }
 
 fn multiply_dnnl(dnnl: DnnlSgemm, shape: Shape, a: &[f32], b: &[f32], c: &mut [f32]) {
     let Shape { m, k, n, a_transposed, b_transposed, .. } = shape;
     assert!(a.len() == m * k && b.len() == k * n && c.len() == m * n);
-    let [m, k, n] = [m, k, n].map(|side| i64::try_from(side).expect("a side fits 64 bits"));
     let letter = |transposed| if transposed { b'T' as c_char } else { b'N' as c_char };
-    let (a_stride, b_stride) = (if a_transposed { m } else { k }, if b_transposed { k } else { n });
-    let (a, b, c, ta, tb) = (a.as_ptr(), b.as_ptr(), c.as_mut_ptr(), letter(a_transposed), letter(b_transposed));
+    let (transpose_a, transpose_b) = (letter(a_transposed), letter(b_transposed));
+    let (stride_a, stride_b) = row_strides(shape);
+    let [m, k, n, stride_a, stride_b] = [m, k, n, stride_a, stride_b].map(|len| len as i64);
+    let (a, b, c) = (a.as_ptr(), b.as_ptr(), c.as_mut_ptr());
     // SAFETY: the strides stay within the slices, whose lengths are those of the shapes.
-    let status = unsafe { dnnl(ta, tb, m, n, k, 1.0, a, a_stride, b, b_stride, 0.0, c, n) };
+    let status = unsafe { dnnl(transpose_a, transpose_b, m, n, k, 1.0, a, stride_a, b, stride_b, 0.0, c, n) };
     assert!(status == 0, "dnnl_sgemm failed with status {status}");
 }
 
@@ -258,14 +375,33 @@ fn set_threads(handle: &Handle, how: Threads, threads: usize) -> Result<()> {
 
 /// # Safety
 /// The functions must have this type.
-unsafe fn cblas<T>(handle: &Handle, gemm: &[u8], gemv: &[u8]) -> Option<Cblas<T>> {
+unsafe fn cblas<T>(handle: &Handle, gemm: &str, gemv: &str) -> Option<Cblas<T>> {
     // SAFETY: as the caller's.
-    unsafe { Some(Cblas { gemm: function(handle, gemm)?, gemv: function(handle, gemv)? }) }
+    unsafe {
+        Some(Cblas {
+            gemm: function(handle, gemm)?,
+            gemv: function(handle, gemv)?,
+            gemm_batch: function(handle, &format!("{gemm}_batch_strided")),
+        })
+    }
 }
 
 /// # Safety
-/// The function must have this type, and must not outlive the handle.
-unsafe fn function<F: Copy>(handle: &Handle, name: &[u8]) -> Option<F> {
+/// The functions must have this type.
+unsafe fn vectors(handle: &Handle) -> Option<Vectors> {
     // SAFETY: as the caller's.
-    unsafe { handle.get::<F>(name).ok().map(|symbol| *symbol) }
+    unsafe {
+        let (dot, nrm2, scal) = ("cblas_sdot", "cblas_snrm2", "cblas_sscal");
+        Some(Vectors { dot: function(handle, dot)?, nrm2: function(handle, nrm2)?, scal: function(handle, scal)? })
+    }
+}
+
+/// The function of this name, or of the name that SciPy's builds of OpenBLAS give it.
+///
+/// # Safety
+/// The function must have this type, and must not outlive the handle.
+unsafe fn function<F: Copy>(handle: &Handle, name: &str) -> Option<F> {
+    let names = [format!("{name}\0"), format!("scipy_{name}\0")];
+    // SAFETY: as the caller's.
+    names.iter().find_map(|name| unsafe { handle.get::<F>(name.as_bytes()).ok().map(|symbol| *symbol) })
 }

@@ -207,9 +207,13 @@ impl Passes {
     }
 }
 
-/// Registers that a pass fills before it stores or adds: enough to hide the latency of an addition.
+/// Places of an array that are read in turn: a core that reads at one place alone waits for memory.
 #[cfg(target_arch = "x86_64")]
-const REGISTERS: usize = 8;
+const STREAMS: usize = 4;
+
+/// Registers that are read at each place: all together hide the latency of an addition, and there are 16.
+#[cfg(target_arch = "x86_64")]
+const REGISTERS: usize = 2;
 
 /// The passes of an instruction set, by its intrinsics: left to the compiler they would be of half the width.
 #[cfg(target_arch = "x86_64")]
@@ -219,7 +223,7 @@ macro_rules! passes {
             use std::arch::x86_64::*;
             use std::hint::black_box;
 
-            use super::{Passes, REGISTERS, plain};
+            use super::{Passes, REGISTERS, STREAMS, plain};
 
             const BLOCK: usize = $lanes * REGISTERS;
 
@@ -232,16 +236,19 @@ macro_rules! passes {
 
             #[target_feature(enable = $feature)]
             fn read(x: &[f32]) -> f32 {
-                let mut sums = [$splat(0.0); REGISTERS];
-                let (blocks, tail) = x.as_chunks::<BLOCK>();
-                for block in blocks {
-                    for (sum, x) in sums.iter_mut().zip(block.as_chunks::<$lanes>().0) {
-                        // SAFETY: the chunk is as long as the register.
-                        *sum = $add(*sum, unsafe { $load(x.as_ptr()) });
+                let quarter = x.len() / STREAMS / BLOCK * BLOCK;
+                let mut sums = [$splat(0.0); STREAMS * REGISTERS];
+                for block in (0..quarter).step_by(BLOCK) {
+                    for (stream, sums) in sums.as_chunks_mut::<REGISTERS>().0.iter_mut().enumerate() {
+                        let block = &x[stream * quarter + block..][..BLOCK];
+                        for (sum, x) in sums.iter_mut().zip(block.as_chunks::<$lanes>().0) {
+                            // SAFETY: the chunk is as long as the register.
+                            *sum = $add(*sum, unsafe { $load(x.as_ptr()) });
+                        }
                     }
                 }
                 black_box(sums);
-                plain::read(tail)
+                plain::read(&x[STREAMS * quarter..])
             }
 
             #[target_feature(enable = $feature)]

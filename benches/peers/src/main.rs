@@ -2,6 +2,7 @@
 
 mod blas;
 mod data;
+mod elementwise;
 mod limits;
 mod matmul;
 mod measure;
@@ -24,6 +25,16 @@ struct Arguments {
 enum Job {
     /// Matrix products.
     Matmul(Options),
+    /// Norms, clipping, division and a step of an optimiser, in `f32` on one thread.
+    Elementwise(Options),
+}
+
+impl Job {
+    fn options(&self) -> &Options {
+        match self {
+            Self::Matmul(options) | Self::Elementwise(options) => options,
+        }
+    }
 }
 
 /// What every job understands.
@@ -59,11 +70,12 @@ impl Options {
 
 fn main() -> Result<()> {
     let Arguments { job } = Arguments::parse();
-    let Job::Matmul(options) = &job;
+    let options = job.options();
     limit_threads_of_peers(options.threads());
     let pool = rayon::ThreadPoolBuilder::new().num_threads(options.threads()).build()?;
     let failures = pool.install(|| match &job {
         Job::Matmul(options) => matmul::run(options),
+        Job::Elementwise(options) => elementwise::run(options),
     })?;
     ensure!(failures == 0, "{failures} wrong results");
     Ok(())

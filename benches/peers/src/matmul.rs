@@ -52,6 +52,21 @@ impl Shape {
         2.0 * (self.batch * self.m * self.k * self.n) as f64
     }
 
+    /// Calls `multiply` for each product of the batch.
+    pub fn each<'a, T>(
+        self,
+        a: &'a [T],
+        b: &'a [T],
+        c: &mut [T],
+        mut multiply: impl FnMut(&'a [T], &'a [T], &mut [T]),
+    ) {
+        let Self { m, k, n, .. } = self;
+        let operands = a.chunks_exact(m * k).zip(b.chunks_exact(k * n));
+        for ((a, b), c) in operands.zip(c.chunks_exact_mut(m * n)) {
+            multiply(a, b, c);
+        }
+    }
+
     fn name(self, element: &str) -> String {
         let Self { m, k, n, a_transposed, b_transposed, batch } = self;
         let batch = if batch == 1 { String::new() } else { format!(" batch {batch}") };

@@ -19,7 +19,6 @@ impl<'a> Contender<'a> {
 /// How long to measure.
 #[derive(Clone, Copy)]
 pub struct Effort {
-    pub quick: bool,
     /// The calls of a round go on at least this long, so that the timer's resolution does not matter.
     round: Duration,
     /// All rounds of a case together; the fewest rounds are made even so.
@@ -37,7 +36,6 @@ impl Effort {
         let (round, case, fewest_rounds) = if quick { (2, 900, 2) } else { (4, 6000, 5) };
         let pause = if threads > 1 { 3 } else { 0 };
         Self {
-            quick,
             round: Duration::from_millis(round),
             case: Duration::from_millis(case),
             fewest_rounds,

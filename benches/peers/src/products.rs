@@ -15,15 +15,18 @@ use ndarray::{ArrayView2, ArrayViewMut2, LinalgScalar};
 use rten_gemm::{GemmExecutor, GemmInputA, GemmInputB, GemmUninitOptions};
 use rten_tensor::NdTensorView;
 
-use crate::blas::{Libraries, Library};
+use crate::blas::{Libraries, Library, Multiply};
 use crate::limits::Peak;
 use crate::matmul::Shape;
 use crate::report::NANPROOF;
 
 /// A call that writes the product, or all products of a batch, to its argument.
+pub type Call<'a, T> = Box<dyn FnMut(&mut [T]) + 'a>;
+
+/// The call of a peer.
 pub struct Product<'a, T> {
     pub peer: String,
-    pub call: Box<dyn FnMut(&mut [T]) + 'a>,
+    pub call: Call<'a, T>,
 }
 
 impl<'a, T> Product<'a, T> {
@@ -39,14 +42,6 @@ struct Problem<'a, T> {
     a: &'a [T],
     b: &'a [T],
     threads: usize,
-}
-
-/// The operands of one product of a batch.
-#[derive(Clone, Copy)]
-struct Pair<'a, T> {
-    shape: Shape,
-    a: &'a [T],
-    b: &'a [T],
 }
 
 /// Distances in memory between neighbours in a column and in a row.
@@ -68,12 +63,8 @@ impl Shape {
 
 impl<'a, T> Problem<'a, T> {
     /// Calls `multiply` for each product of the batch, for peers that have no call for all.
-    fn each(self, c: &mut [T], mut multiply: impl FnMut(Pair<'a, T>, &mut [T])) {
-        let Shape { m, k, n, .. } = self.shape;
-        let operands = self.a.chunks_exact(m * k).zip(self.b.chunks_exact(k * n));
-        for ((a, b), c) in operands.zip(c.chunks_exact_mut(m * n)) {
-            multiply(Pair { shape: self.shape, a, b }, c);
-        }
+    fn each(self, c: &mut [T], multiply: impl FnMut(&'a [T], &'a [T], &mut [T])) {
+        self.shape.each(self.a, self.b, c, multiply);
     }
 }
 
@@ -94,7 +85,7 @@ pub trait Element: nanproof::Float + ComplexField + LinalgScalar + WithDType + F
     fn matrixmultiply(shape: Shape, a: &[Self], b: &[Self], c: &mut [Self]);
 
     /// `C = A B` by a library, if it has this type.
-    fn multiply_with(library: &Library) -> Option<impl Fn(Shape, &[Self], &[Self], &mut [Self]) + '_>;
+    fn multiply_with(library: &Library) -> Option<Multiply<Self>>;
 }
 
 macro_rules! element {
@@ -139,7 +130,7 @@ macro_rules! element {
                 }
             }
 
-            fn multiply_with(library: &Library) -> Option<impl Fn(Shape, &[Self], &[Self], &mut [Self]) + '_> {
+            fn multiply_with(library: &Library) -> Option<Multiply<Self>> {
                 library.$library()
             }
         }
@@ -163,7 +154,7 @@ pub fn products<'a, T: Element>(
         Product::new("gemm", move |c| gemm(problem, c)),
         Product::new("faer", move |c| faer(problem, c)),
         Product::new("matrixmultiply", move |c| {
-            problem.each(c, |Pair { shape, a, b }, c| T::matrixmultiply(shape, a, b, c));
+            problem.each(c, |a, b, c| T::matrixmultiply(shape, a, b, c));
         }),
         Product::new("ndarray", move |c| ndarray(problem, c)),
         candle(problem)?,
@@ -171,9 +162,7 @@ pub fn products<'a, T: Element>(
     products.extend(T::more_products(shape, a, b));
     for library in libraries.iter() {
         if let Some(multiply) = T::multiply_with(library) {
-            products.push(Product::new(library.name, move |c| {
-                problem.each(c, |Pair { shape, a, b }, c| multiply(shape, a, b, c));
-            }));
+            products.push(Product::new(library.name, move |c| multiply(shape, a, b, c)));
         }
     }
     Ok(products)
@@ -181,8 +170,9 @@ pub fn products<'a, T: Element>(
 
 /// A batch is a loop here: replace this by one call when there is one.
 fn nanproof<T: Element>(problem: Problem<'_, T>, c: &mut [T]) {
-    problem.each(c, |Pair { shape, a, b }, c| {
-        let Shape { m, k, n, .. } = shape;
+    let shape = problem.shape;
+    let Shape { m, k, n, .. } = shape;
+    problem.each(c, |a, b, c| {
         let view = |x, transposed, rows, cols| {
             let x = if transposed { MatRef::new(x, cols, rows).map(MatRef::t) } else { MatRef::new(x, rows, cols) };
             x.expect("the operand has the shape")
@@ -195,8 +185,9 @@ fn nanproof<T: Element>(problem: Problem<'_, T>, c: &mut [T]) {
 
 fn gemm<T: Element>(problem: Problem<'_, T>, c: &mut [T]) {
     let parallelism = if problem.threads == 1 { Parallelism::None } else { Parallelism::Rayon(problem.threads) };
-    problem.each(c, |Pair { shape, a, b }, c| {
-        let Shape { m, k, n, .. } = shape;
+    let shape = problem.shape;
+    let Shape { m, k, n, .. } = shape;
+    problem.each(c, |a, b, c| {
         let (sa, sb) = (shape.a_strides(), shape.b_strides());
         let stride = |stride| stride as isize;
         assert!(a.len() == m * k && b.len() == k * n && c.len() == m * n);
@@ -232,8 +223,9 @@ fn faer<T: Element>(problem: Problem<'_, T>, c: &mut [T]) {
         Some(threads) if threads.get() > 1 => Par::Rayon(threads),
         _ => Par::Seq,
     };
-    problem.each(c, |Pair { shape, a, b }, c| {
-        let Shape { m, k, n, .. } = shape;
+    let shape = problem.shape;
+    let Shape { m, k, n, .. } = shape;
+    problem.each(c, |a, b, c| {
         let view = |x, transposed, rows, cols| {
             if transposed {
                 faer::MatRef::from_column_major_slice(x, rows, cols)
@@ -248,8 +240,9 @@ fn faer<T: Element>(problem: Problem<'_, T>, c: &mut [T]) {
 }
 
 fn ndarray<T: Element>(problem: Problem<'_, T>, c: &mut [T]) {
-    problem.each(c, |Pair { shape, a, b }, c| {
-        let Shape { m, k, n, .. } = shape;
+    let shape = problem.shape;
+    let Shape { m, k, n, .. } = shape;
+    problem.each(c, |a, b, c| {
         let view = |x, transposed, rows, cols| {
             let shape = if transposed { (cols, rows) } else { (rows, cols) };
             let x = ArrayView2::from_shape(shape, x).expect("the operand has the shape");

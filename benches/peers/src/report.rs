@@ -124,7 +124,11 @@ impl Report {
     }
 }
 
-/// Limits first.
+/// The limits, as they come, before the peers.
 fn fastest_first(a: &Row, b: &Row) -> Ordering {
-    b.is_limit().cmp(&a.is_limit()).then(b.rate.total_cmp(&a.rate))
+    match (a.is_limit(), b.is_limit()) {
+        (true, true) => Ordering::Equal,
+        (false, false) => b.rate.total_cmp(&a.rate),
+        (a, b) => b.cmp(&a),
+    }
 }
