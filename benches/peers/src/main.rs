@@ -9,6 +9,8 @@ mod measure;
 mod products;
 mod report;
 
+use std::env;
+
 use anyhow::{Result, ensure};
 use clap::{Args, Parser, Subcommand};
 
@@ -81,22 +83,21 @@ fn main() -> Result<()> {
     Ok(())
 }
 
-/// Peers that take their number of threads from the environment alone, and how long idle threads may spin: they would
-/// take the time from the peer that is measured next. What the user has set is left alone.
+/// Sets what peers take from the environment alone: the number of threads, and how long idle threads spin. Those of one
+/// peer would take the time from the next; what the user has set of this is left alone.
 fn limit_threads_of_peers(threads: usize) {
     let threads = threads.to_string();
-    let settings = [
-        ("RAYON_NUM_THREADS", &*threads),  // candle
-        ("MATMUL_NUM_THREADS", &*threads), // matrixmultiply
-        ("OMP_NUM_THREADS", &*threads),    // oneDNN
-        ("GOMP_SPINCOUNT", "20000"),
+    for name in ["RAYON_NUM_THREADS", "MATMUL_NUM_THREADS", "OMP_NUM_THREADS"] {
+        // SAFETY: no other thread is running yet.
+        unsafe { env::set_var(name, &threads) };
+    }
+    let spins = [
+        ("GOMP_SPINCOUNT", "20000"),       // oneDNN
         ("KMP_BLOCKTIME", "1"),            // MKL, in milliseconds
         ("OPENBLAS_THREAD_TIMEOUT", "20"), // in cycles, as a power of two
     ];
-    for (name, value) in settings {
-        if std::env::var_os(name).is_none() || value == threads {
-            // SAFETY: no other thread is running yet.
-            unsafe { std::env::set_var(name, value) };
-        }
+    for (name, value) in spins.into_iter().filter(|(name, _)| env::var_os(name).is_none()) {
+        // SAFETY: no other thread is running yet.
+        unsafe { env::set_var(name, value) };
     }
 }
