@@ -7,7 +7,7 @@ use rayon::prelude::*;
 /// Independent chains: at least the latency times the units of any CPU of today, and they fit 16 registers.
 const CHAINS: usize = 12;
 
-/// Steps of each chain in one call of a peak's loop: some 10 microseconds.
+/// Steps of each chain in one run of a peak's loop: some 10 microseconds.
 const STEPS: usize = 4096;
 
 /// A loop of fused multiply-adds of one CPU.
@@ -76,7 +76,7 @@ impl Peak {
     }
 
     fn runs(self, threads: usize) -> usize {
-        if threads == 1 { 1 } else { 200 }
+        if threads == 1 { 1 } else { 80 }
     }
 }
 
