@@ -1,7 +1,7 @@
 //! AVX-512 (F, BW, CD, DQ, VL): a block is one register, a mask one mask register.
 
 use pulp::x86::V4;
-use pulp::{NullaryFnOnce, b8, b16, cast, f32x16, f64x8, u32x16, u64x2, u64x8};
+use pulp::{NullaryFnOnce, b8, b16, cast, f32x8, f32x16, f64x8, u32x16, u64x2, u64x8};
 
 use super::{Simd, Tiled};
 use crate::float::Float;
@@ -39,6 +39,7 @@ where
 impl Simd<f32> for Avx512 {
     type Vector = f32x16;
     type Mask = b16;
+    type Wide = Self;
 
     #[inline(always)]
     fn vectorize<K: Kernel<Elem = f32>>(self, kernel: K) -> K::Output {
@@ -62,6 +63,15 @@ impl Simd<f32> for Avx512 {
     #[inline(always)]
     fn store(self, x: f32x16) -> [f32; 16] {
         cast(x)
+    }
+    #[inline(always)]
+    fn wide(self) -> Self {
+        self
+    }
+    #[inline(always)]
+    fn widen(self, x: f32x16) -> [f64x8; 2] {
+        let [low, high]: [f32x8; 2] = cast(x);
+        [self.0.convert_f32x8_to_f64x8(low), self.0.convert_f32x8_to_f64x8(high)]
     }
 
     #[inline(always)]
@@ -158,6 +168,7 @@ impl Simd<f32> for Avx512 {
 impl Simd<f64> for Avx512 {
     type Vector = f64x8;
     type Mask = b8;
+    type Wide = Self;
 
     #[inline(always)]
     fn vectorize<K: Kernel<Elem = f64>>(self, kernel: K) -> K::Output {
@@ -181,6 +192,14 @@ impl Simd<f64> for Avx512 {
     #[inline(always)]
     fn store(self, x: f64x8) -> [f64; 8] {
         cast(x)
+    }
+    #[inline(always)]
+    fn wide(self) -> Self {
+        self
+    }
+    #[inline(always)]
+    fn widen(self, x: f64x8) -> [f64x8; 2] {
+        [x, self.0.splat_f64x8(0.0)]
     }
 
     #[inline(always)]
