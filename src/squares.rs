@@ -42,6 +42,15 @@ impl<T: Float> Squares<T> {
         launch(SumOfSquares { tensors: Tensors::Many(tensors) })
     }
 
+    /// Adds `sum * 2^exponent`.
+    #[inline(always)]
+    fn add(&mut self, sum: TwoTerm<f64>, exponent: i32) {
+        self.total.add(sum.sum, exponent);
+        if T::LANES == 8 {
+            self.total.add(sum.error, exponent);
+        }
+    }
+
     /// The norm; NaN or infinite if an element is.
     pub(crate) fn norm(&self) -> Scaled<f64> {
         match self.counts {
@@ -134,8 +143,7 @@ fn add_leaf<T: Float, S: Simd<T>>(simd: S, x: &[T], squares: &mut Squares<T>) {
     // Below this the squares that underflowed may matter.
     let smallest = power::<f64>(2 - T::BIAS + T::FRACTION_BITS.cast_signed() / 2) * LEAF_LEN;
     if sum.sum >= smallest && sum.value().is_finite() {
-        squares.total.add(sum.sum, 0);
-        squares.total.add(sum.error, 0);
+        squares.add(sum, 0);
         return;
     }
     let largest = max_abs(simd, x);
@@ -144,8 +152,7 @@ fn add_leaf<T: Float, S: Simd<T>>(simd: S, x: &[T], squares: &mut Squares<T>) {
     } else if !largest.is_zero() {
         let exponent = Scaled::new(largest, 0).exponent.clamp(2 - T::BIAS, T::BIAS - 2);
         let sum = sum_leaf(simd, x, Some(Lanes::splat(simd, power(-exponent))));
-        squares.total.add(sum.sum, 2 * exponent);
-        squares.total.add(sum.error, 2 * exponent);
+        squares.add(sum, 2 * exponent);
     }
 }
 

@@ -97,7 +97,7 @@ impl<T: Float> NormPartial<T> {
     ///
     /// assert_eq!(NormPartial::<f32>::default().norm()?, 0.0);
     /// let error = NormPartial::of(&[3.0, f32::NAN]).and_then(|partial| partial.norm()).unwrap_err();
-    /// assert_eq!(error.to_string(), "NormPartial::norm: elements is NaN, passed in; 1 of 2 elements is not finite");
+    /// assert_eq!(error.to_string(), "NormPartial::norm: an element is NaN, passed in; 1 of 2 elements is not finite");
     /// # Ok::<(), nanproof::Error>(())
     /// ```
     pub fn norm(&self) -> Result<T> {
@@ -138,7 +138,7 @@ impl<T: Float> NormPartial<T> {
             Counts { neg_inf: 1.., .. } => Class::NegInf,
             _ => return Ok(()),
         };
-        let (operand, index, origin) = ("elements", Index::Scalar, Origin::PassedIn);
+        let (operand, index, origin) = ("an element", Index::Scalar, Origin::PassedIn);
         Err(NonFinite { operation, operand, index, class, counts, origin }.into())
     }
 

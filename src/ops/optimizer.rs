@@ -211,14 +211,17 @@ fn adam_step<T: Float>(
     for (operand, len) in [("g", g.len()), ("m", m.len()), ("v", v.len())] {
         check_len(name, operand, len, w.len(), "the length of w")?;
     }
-    let step =
-        AdamWStep { settings, decay, correction1: one_minus_power(beta1, t), correction2: one_minus_power(beta2, t) };
+    let step = AdamWStep {
+        settings,
+        decay,
+        rate: learning_rate / one_minus_power(beta1, t),
+        correction: one_minus_power(beta2, t).recip(),
+    };
     // What the largest calm operands may lead to.
     let calm = Calm::<T>::limit();
     let pull = calm + calm * weight_decay;
-    let direction = (calm + pull) / step.correction1 / eps;
-    let worst_w = calm + learning_rate * weight_decay * calm + learning_rate * direction;
-    let worst_v = (calm + pull * pull) / step.correction2;
+    let worst_w = calm + learning_rate * weight_decay * calm + ((calm + pull) / eps) * step.rate;
+    let worst_v = (calm + pull * pull) * step.correction;
     if apply_if_calm(step, [g], [&mut *w, &mut *m, &mut *v], worst_w + worst_v)? {
         return Ok(());
     }
@@ -318,8 +321,10 @@ impl<T: Float> Formula<T, 1, 2> for SgdStep<T> {
 pub struct AdamWStep<T> {
     settings: AdamW<T>,
     decay: Decay,
-    correction1: T,
-    correction2: T,
+    /// The learning rate over the correction of the mean.
+    rate: T,
+    /// What the mean square is multiplied by.
+    correction: T,
 }
 
 impl<T: Float> Formula<T, 1, 3> for AdamWStep<T> {
@@ -335,10 +340,9 @@ impl<T: Float> Formula<T, 1, 3> for AdamWStep<T> {
         let g = if self.decay == Decay::Gradients { w.mul_add(g.all(weight_decay), g) } else { g };
         let m = decayed(m, beta1, g * g.all(one - beta1));
         let v = decayed(v, beta2, (g * g.all(one - beta2)) * g);
-        let scale = (v / g.all(self.correction2)).sqrt() + g.all(eps);
-        let direction = (m / g.all(self.correction1)) / scale;
+        let direction = m / ((v * g.all(self.correction)).sqrt() + g.all(eps));
         let w = if self.decay == Decay::Weights { w.mul_add(g.all(-learning_rate * weight_decay), w) } else { w };
-        [direction.mul_add(g.all(-learning_rate), w), m, v]
+        [direction.mul_add(g.all(-self.rate), w), m, v]
     }
 }
 
