@@ -238,7 +238,7 @@ fn adam_step<T: Float>(
 ///
 /// Calm operands can be told at the speed at which they are read. If `worst`, the largest that they lead to, is not near
 /// the largest number, the step is then taken at once; if they are not, it is rehearsed.
-fn apply_if_calm<T: Float, F: Formula<T, 1, M>, const M: usize>(
+fn apply_if_calm<T, F: Formula<T, 1, M>, const M: usize>(
     step: F,
     inputs: [&[T]; 1],
     mut outputs: [&mut [T]; M],
@@ -246,7 +246,8 @@ fn apply_if_calm<T: Float, F: Formula<T, 1, M>, const M: usize>(
 ) -> Result<bool>
 where
     Calm<T>: Formula<T, 1, M>,
-    T: for<'a> Runs<Elementwise<'a, T, F, 1, M>>
+    T: Float
+        + for<'a> Runs<Elementwise<'a, T, F, 1, M>>
         + for<'a> Runs<Rehearsal<'a, T, F, 1, M>>
         + for<'a> Runs<Rehearsal<'a, T, Calm<T>, 1, M>>,
 {
