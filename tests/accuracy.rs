@@ -345,12 +345,10 @@ fn derived<T: Float>() {
                 };
                 let want = g.iter().map(|&x| clipped(x, limit, norm)).collect::<Vec<_>>();
                 let (clipping, eps) = (num::<T>(0.01), max);
-                let want_units = (0..rows * cols).map(|i| {
-                    let row = i / cols * cols..(i / cols + 1) * cols;
-                    let (w, g_row) = (reference::l2_norm(&w[row.clone()]), reference::l2_norm(&g[row]));
-                    let largest = if w > Wide::new(eps) { w } else { Wide::new(eps) };
-                    let limit = Wide::new(clipping) * largest;
-                    clipped(g[i], limit, g_row)
+                let want_units = w.chunks(cols).zip(g.chunks(cols)).flat_map(|(w, g)| {
+                    let (w, norm) = (reference::l2_norm(w), reference::l2_norm(g));
+                    let limit = Wide::new(clipping) * if w > Wide::new(eps) { w } else { Wide::new(eps) };
+                    g.iter().map(move |&g| clipped(g, limit, norm))
                 });
                 let want_units = want_units.collect::<Vec<_>>();
                 on_every_isa(|isa| {
