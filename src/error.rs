@@ -52,6 +52,8 @@ pub enum Error {
     },
     /// A result or an operand is NaN or infinite where the operation does not define it so.
     NonFinite(Box<NonFinite>),
+    /// A gradient overflows although the [loss scale](crate::DynamicLossScale) is the smallest allowed.
+    LossScale(Box<NonFinite>),
     /// `NANPROOF_ISA` names no instruction set of this CPU.
     Isa(Isa),
     /// The name of an instruction set, from `NANPROOF_ISA` perhaps, that is none.
@@ -94,6 +96,9 @@ impl fmt::Display for Error {
             }
             Self::Argument { operation, argument, problem } => write!(f, "{operation}: {argument} {problem}"),
             Self::NonFinite(report) => report.fmt(f),
+            Self::LossScale(report) => {
+                write!(f, "the loss scale is the smallest allowed and a gradient still overflows: {report}")
+            }
             Self::Isa(isa) => write!(f, "NANPROOF_ISA={isa}: this CPU does not have it; it has {}", Available),
             Self::UnknownIsa(name) => write!(f, "NANPROOF_ISA={name}: no instruction set; this CPU has {}", Available),
         }

@@ -6,6 +6,7 @@ use core::fmt;
 
 use crate::error::Result;
 use crate::float::Float;
+use crate::kernel::Join;
 use crate::lanes::Lanes;
 use crate::simd::Simd;
 use crate::view::MatRef;
@@ -24,7 +25,7 @@ use crate::view::MatRef;
 /// assert_eq!(error.to_string(), "softmax: x[0, 1] is NaN, passed in; 1 of 4 elements is not finite");
 /// # Ok::<(), nanproof::Error>(())
 /// ```
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct NonFinite {
     /// The operation that found it.
@@ -127,15 +128,27 @@ impl Counts {
     /// ```
     #[must_use]
     pub fn total(&self) -> usize {
-        self.nan + self.pos_inf + self.neg_inf
+        self.nan.saturating_add(self.pos_inf).saturating_add(self.neg_inf)
     }
 
-    fn add(&mut self, class: Class) {
+    pub(crate) fn add(&mut self, class: Class) {
         *match class {
             Class::Nan => &mut self.nan,
             Class::PosInf => &mut self.pos_inf,
             Class::NegInf => &mut self.neg_inf,
         } += 1;
+    }
+}
+
+impl Join for Counts {
+    /// The counts of both; they wrap around rather than overflow.
+    fn join(self, b: Self) -> Self {
+        Self {
+            nan: self.nan.wrapping_add(b.nan),
+            pos_inf: self.pos_inf.wrapping_add(b.pos_inf),
+            neg_inf: self.neg_inf.wrapping_add(b.neg_inf),
+            len: self.len.wrapping_add(b.len),
+        }
     }
 }
 
@@ -174,6 +187,11 @@ impl<'a, T: Float> Operand<'a, T> {
     pub(crate) fn overlook(self, overlooked: impl Fn(Index, T) -> bool + 'a) -> Self {
         let elements = self.elements.map(move |(i, x)| (i, if overlooked(i, x) { T::zero() } else { x }));
         Self { name: self.name, elements: Box::new(elements) }
+    }
+
+    /// The elements as an operation changes them.
+    pub(crate) fn map(self, f: impl Fn(T) -> T + 'a) -> Self {
+        Self { name: self.name, elements: Box::new(self.elements.map(move |(i, x)| (i, f(x)))) }
     }
 
     /// Reports the first element that is not finite, if there is one.

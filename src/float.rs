@@ -47,6 +47,12 @@ impl Float for f64 {}
 pub trait Format: Copy + 'static {
     /// `[Self; LANES]`; an array whose length is a trait's constant is not to be had on stable Rust.
     type Block: Copy + AsRef<[Self]> + AsMut<[Self]> + Send + Sync;
+    /// The digits of a sum of squares of any numbers, without rounding: an array of 64-bit limbs.
+    type Limbs: Copy + Debug + Eq + AsRef<[u64]> + AsMut<[u64]> + Send + Sync;
+    /// All digits zero.
+    const NO_LIMBS: Self::Limbs;
+    /// How many of the limbs stand for fractions.
+    const LIMBS_BELOW: usize;
     /// Elements of a block.
     const LANES: usize;
     /// Bits of the fraction.
@@ -76,6 +82,10 @@ pub trait Format: Copy + 'static {
 
 impl Format for f32 {
     type Block = [Self; 16];
+    // Squares are multiples of 2^-298 below 2^256; there are less than 2^64 of them, and digits to spare for rounding.
+    type Limbs = [u64; 11];
+    const NO_LIMBS: Self::Limbs = [0; 11];
+    const LIMBS_BELOW: usize = 6;
     const LANES: usize = 16;
     const FRACTION_BITS: u32 = 23;
     const BIAS: i32 = 127;
@@ -116,6 +126,10 @@ impl Format for f32 {
 
 impl Format for f64 {
     type Block = [Self; 8];
+    // Squares are multiples of 2^-2148 below 2^2048.
+    type Limbs = [u64; 69];
+    const NO_LIMBS: Self::Limbs = [0; 69];
+    const LIMBS_BELOW: usize = 35;
     const LANES: usize = 8;
     const FRACTION_BITS: u32 = 52;
     const BIAS: i32 = 1023;

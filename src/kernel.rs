@@ -8,18 +8,20 @@ use crate::float::Float;
 use crate::gemm::Gemm;
 use crate::isa::dispatch;
 use crate::ops::activation::{Relu, ReluBackward, Tanh, TanhBackward};
+use crate::ops::check::AllFinite;
 use crate::ops::clip::{Clamp, ClampBackward};
 use crate::ops::cross_entropy::CrossEntropyRows;
 use crate::ops::divide::{Quotient, QuotientBackward};
 use crate::ops::linear::{ActivationBackwardRow, ActivationRow};
 use crate::ops::logsumexp::LogSumExpRow;
-use crate::ops::norm::{MaxAbs, SumOfSquares};
-use crate::ops::optimizer::{AdamWStep, SgdStep};
+use crate::ops::norm::MaxAbs;
+use crate::ops::optimizer::{AdamWStep, Calm, SgdStep};
 use crate::ops::scale::{Scale, ScaleSteps};
 use crate::ops::softmax::{LogSoftmaxBackwardRow, LogSoftmaxRow, SoftmaxBackwardRow, SoftmaxRow};
 use crate::ops::sum::{Dot, Sum};
 use crate::rows::Rowwise;
 use crate::simd::Simd;
+use crate::squares::SumOfSquares;
 use crate::sweep::{Elementwise, Rehearsal};
 
 /// A computation over any instruction set.
@@ -146,6 +148,7 @@ macro_rules! compile {
 
 // Add the kernels of an operation here.
 compile!(
+    AllFinite<'a, Self>,
     CrossEntropyRows<'a, Self>,
     Dot<'a, Self>,
     Gemm<'a, Self>,
@@ -165,6 +168,8 @@ compile!(
     Elementwise<'a, Self, AdamWStep<Self>, 1, 3>,
     Elementwise<'a, Self, SgdStep<Self>, 1, 2>,
     Rehearsal<'a, Self, AdamWStep<Self>, 1, 3>,
+    Rehearsal<'a, Self, Calm<Self>, 1, 2>,
+    Rehearsal<'a, Self, Calm<Self>, 1, 3>,
     Rehearsal<'a, Self, Clamp<Self>, 0, 1>,
     Rehearsal<'a, Self, SgdStep<Self>, 1, 2>,
     Rowwise<'a, Self, ActivationRow, 1>,

@@ -53,6 +53,13 @@ impl<T: Float, S: Simd<T>> Lanes<T, S> {
         self.simd.store(self.vector)
     }
 
+    /// The lanes in `f64`: the lower half and the upper half; of `f64` the block itself and zeros.
+    #[inline(always)]
+    pub(crate) fn widen(self) -> [Lanes<f64, S::Wide>; 2] {
+        let [low, high] = self.simd.widen(self.vector);
+        [Lanes::new(self.simd.wide(), low), Lanes::new(self.simd.wide(), high)]
+    }
+
     /// The first lane.
     #[inline(always)]
     pub(crate) fn first(self) -> T {

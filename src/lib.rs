@@ -37,10 +37,13 @@
 //! | a log-sum-exp | [`logsumexp`] | [`logsumexp_backward`] |
 //! | a classification loss | [`cross_entropy`] | [`cross_entropy_backward`], [`cross_entropy_with_gradient`] |
 //! | a quotient, safe at 0 | [`safe_div`] | [`safe_div_backward`] |
-//! | sums and norms | [`sum`], [`dot`], [`l2_norm`] | [`sum_backward`], [`dot_backward`], [`l2_norm_backward`] |
+//! | sums and norms | [`sum`], [`dot`], [`l2_norm`], [`NormPartial`] | [`sum_backward`], [`dot_backward`], [`l2_norm_backward`] |
 //! | activations | [`relu`], [`tanh`] | [`relu_backward`], [`tanh_backward`] |
-//! | bounded gradients | [`clip_by_value`], [`clip_by_norm`], [`clip_by_global_norm`] | [`clip_by_value_backward`] |
-//! | a step of training | [`Sgd`], [`AdamW`] | |
+//! | bounded gradients | [`clip_by_value`], [`clip_by_norm`], [`clip_by_rms`], [`clip_by_global_norm`], [`clip_by_global_norm_with`] | [`clip_by_value_backward`] |
+//! | bounded rows of gradients | [`clip_rows_by_norm`], [`clip_unitwise`] | |
+//! | gradients in mixed precision | [`unscale`], [`DynamicLossScale`] | |
+//! | a step of training | [`Sgd`], [`Adam`], [`AdamW`] | |
+//! | whether all is finite | [`check_finite`] | |
 //!
 //! Functions named `_with` take options; `_backward` takes what the forward function saved, the upstream gradient, and
 //! the place of the result, in this order. Results go to slices and views of the caller: nothing large is allocated.
@@ -56,11 +59,13 @@
 //! - `std` (default): detection of the CPU's instruction sets at run time, and `NANPROOF_ISA`. Without it the crate needs
 //!   `alloc` alone.
 //! - `rayon`: large calls are split over the threads of the caller's current rayon pool, with the same bits.
+//! - `serde`: the state of [`DynamicLossScale`] can be saved and restored.
 #![cfg_attr(not(feature = "std"), no_std)]
 
 extern crate alloc;
 
 mod error;
+mod exact;
 mod finite;
 mod float;
 mod gemm;
@@ -73,6 +78,7 @@ mod reduce;
 mod rows;
 mod scaled;
 mod simd;
+mod squares;
 mod storage;
 mod sweep;
 mod view;

@@ -3,14 +3,17 @@
 
 pub(crate) mod activation;
 pub(crate) mod batched;
+pub(crate) mod check;
 pub(crate) mod clip;
 pub(crate) mod cross_entropy;
 pub(crate) mod divide;
 pub(crate) mod linear;
 pub(crate) mod logsumexp;
+pub(crate) mod loss_scale;
 pub(crate) mod matmul;
 pub(crate) mod mixed;
 pub(crate) mod norm;
+pub(crate) mod norm_partial;
 pub(crate) mod optimizer;
 pub(crate) mod scale;
 pub(crate) mod softmax;
@@ -18,16 +21,22 @@ pub(crate) mod sum;
 
 pub use activation::{relu, relu_backward, tanh, tanh_backward};
 pub use batched::{matmul_batched, matmul_batched_with};
-pub use clip::{Clip, clip_by_global_norm, clip_by_norm, clip_by_value, clip_by_value_backward};
+pub use check::check_finite;
+pub use clip::{
+    Clip, Clipping, OnFault, clip_by_global_norm, clip_by_global_norm_with, clip_by_norm, clip_by_rms, clip_by_value,
+    clip_by_value_backward, clip_rows_by_norm, clip_unitwise, unscale,
+};
 pub use cross_entropy::{
     CrossEntropy, Loss, Reduction, cross_entropy, cross_entropy_backward, cross_entropy_with_gradient,
 };
 pub use divide::{SafeDiv, safe_div, safe_div_backward, safe_div_with};
 pub use linear::{Activation, LinearGradients, linear, linear_backward};
 pub use logsumexp::{logsumexp, logsumexp_backward};
+pub use loss_scale::{DynamicLossScale, LossStep};
 pub use matmul::{Matmul, matmul, matmul_backward, matmul_with};
 pub use mixed::matmul_mixed;
 pub use norm::{l2_norm, l2_norm_backward};
-pub use optimizer::{AdamW, Sgd};
+pub use norm_partial::NormPartial;
+pub use optimizer::{Adam, AdamW, Sgd};
 pub use softmax::{EmptyRow, Softmax, log_softmax, log_softmax_backward, softmax, softmax_backward, softmax_with};
 pub use sum::{dot, dot_backward, sum, sum_backward};

@@ -26,6 +26,10 @@ impl<T: Float> Scaled<T> {
         Self { mantissa: T::from_bits(normal.to_bits() - exponent_bits + one_bits), exponent: exponent + own - shift }
     }
 
+    pub(crate) fn is_zero(self) -> bool {
+        self.mantissa.is_zero()
+    }
+
     /// The number itself, rounded where it is subnormal; infinite where it is too large.
     pub(crate) fn value(self) -> T {
         ldexp(self.mantissa, self.exponent)
@@ -53,6 +57,11 @@ impl Scaled<f64> {
     /// A number in `f64`.
     pub(crate) fn of<T: Float>(x: T) -> Self {
         Self::new(x.to_f64().unwrap_or(f64::NAN), 0)
+    }
+
+    /// The mantissa rounded to `T`, with the exponent.
+    pub(crate) fn round<T: Float>(self) -> Scaled<T> {
+        Scaled::new(T::from(self.mantissa).unwrap_or_else(T::nan), self.exponent)
     }
 
     /// The number, rounded to `T`.

@@ -33,6 +33,8 @@ pub trait Simd<T: Float>: Copy + Debug + Send + Sync {
     type Vector: Copy + Debug;
     /// A truth value for each lane.
     type Mask: Copy + Debug;
+    /// The arithmetic of the same CPU on `f64`.
+    type Wide: Simd<f64>;
     /// Runs a kernel with this instruction set enabled: the only way into it.
     fn vectorize<K: Kernel<Elem = T>>(self, kernel: K) -> K::Output;
 
@@ -45,6 +47,10 @@ pub trait Simd<T: Float>: Copy + Debug + Send + Sync {
     fn load(self, x: &T::Block) -> Self::Vector;
     /// The lanes as a block.
     fn store(self, x: Self::Vector) -> T::Block;
+    /// The same instruction set for `f64`.
+    fn wide(self) -> Self::Wide;
+    /// The lanes in `f64`, exactly: the lower half and the upper half; of `f64` the block itself and a block of zeros.
+    fn widen(self, x: Self::Vector) -> [<Self::Wide as Simd<f64>>::Vector; 2];
 
     /// `a + b`, rounded to nearest even.
     fn add(self, a: Self::Vector, b: Self::Vector) -> Self::Vector;

@@ -298,6 +298,18 @@ where
     launch(Elementwise { formula, inputs, outputs })
 }
 
+/// What [`apply`] would tell.
+pub(crate) fn rehearse<'a, T, F: Formula<T, N, M>, const N: usize, const M: usize>(
+    formula: F,
+    inputs: [&'a [T]; N],
+    outputs: [&'a [T]; M],
+) -> Result<Seen>
+where
+    T: Float + Runs<Rehearsal<'a, T, F, N, M>>,
+{
+    launch(Rehearsal { formula, inputs, outputs })
+}
+
 /// Applies a formula in place if all that it would write is finite, and else leaves everything as it was.
 pub(crate) fn apply_if_finite<T, F: Formula<T, N, M>, const N: usize, const M: usize>(
     formula: F,
@@ -307,7 +319,7 @@ pub(crate) fn apply_if_finite<T, F: Formula<T, N, M>, const N: usize, const M: u
 where
     T: Float + for<'a> Runs<Elementwise<'a, T, F, N, M>> + for<'a> Runs<Rehearsal<'a, T, F, N, M>>,
 {
-    let seen = launch(Rehearsal { formula, inputs, outputs: outputs.each_ref().map(|y| &**y) })?;
+    let seen = rehearse(formula, inputs, outputs.each_ref().map(|y| &**y))?;
     if seen.finite {
         apply(formula, inputs, outputs.each_mut().map(|y| &mut **y))?;
     }

@@ -3,12 +3,13 @@
 
 mod common;
 
-use common::{Kind, Rng, Worst, data, draw, mat, mat_mut, num, nums, on_every_isa};
+use common::{Kind, Rng, Worst, assert_same, data, draw, mat, mat_mut, num, nums, on_every_isa};
 use nanproof::reference::{self, Wide};
 use nanproof::{
-    CrossEntropy, Float, Matmul, Reduction, clip_by_global_norm, clip_by_norm, cross_entropy, cross_entropy_backward,
-    dot, dot_backward, l2_norm, l2_norm_backward, log_softmax, log_softmax_backward, logsumexp, logsumexp_backward,
-    matmul, matmul_with, safe_div, safe_div_backward, softmax, softmax_backward, sum, tanh, tanh_backward,
+    Adam, CrossEntropy, Float, Matmul, NormPartial, Reduction, clip_by_global_norm, clip_by_norm, clip_by_rms,
+    clip_rows_by_norm, clip_unitwise, cross_entropy, cross_entropy_backward, dot, dot_backward, l2_norm,
+    l2_norm_backward, log_softmax, log_softmax_backward, logsumexp, logsumexp_backward, matmul, matmul_with, safe_div,
+    safe_div_backward, softmax, softmax_backward, sum, tanh, tanh_backward, unscale,
 };
 
 /// Half a unit in the last place of 1.
@@ -263,7 +264,7 @@ fn mean_cross_entropy() {
 fn vectors<T: Float>() -> Vec<(String, Vec<T>)> {
     let kinds = [Kind::Within(1.0), Kind::AnyFinite, Kind::Huge, Kind::Tiny, Kind::Whole];
     let mut vectors = Vec::new();
-    for len in [0, 1, 2, 3, 9, 16, 17, 100, 1000, 4096, 4097, 10_000] {
+    for len in [0, 1, 2, 3, 9, 16, 17, 100, 1000, 4096, 4097, 10_000, 20_000] {
         for kind in kinds {
             vectors.push((format!("{len} {kind:?}"), data(len as u64, kind, len)));
         }
@@ -296,6 +297,8 @@ fn norms<T: Float>() {
         let want_clips = limits.map(|max| reference::clip_by_norm(&x, max));
         on_every_isa(|isa| {
             let context = format!("{isa}, {name}");
+            let partial = NormPartial::of(&x).and_then(|partial| partial.norm());
+            assert_eq!(partial.is_ok(), l2_norm(&x).is_ok(), "{context}");
             match l2_norm(&x) {
                 Ok(got) => norm.compare(&[got], &[want], &context),
                 Err(error) => assert!(overflows, "{context}: {error}"),
@@ -315,12 +318,79 @@ fn norms<T: Float>() {
                 let (first, second) = parts.split_at_mut(x.len() / 3);
                 clip_by_global_norm(&mut [first, second], max).expect(&context);
                 clip.compare(&parts, want, &format!("{context}, max {max:e}, in two tensors"));
+                let mut row = x.clone();
+                clip_rows_by_norm(mat_mut(&mut row, 1, x.len()), max, &mut [T::nan()]).expect(&context);
+                assert_same(&context, &row, &clipped);
             }
         });
     }
-    norm.assert_at_most(1.0);
+    norm.assert_at_most(if T::LANES == 16 { 2.0 } else { 1.0 });
     gradient.assert_at_most(3.0);
     clip.assert_at_most(2.5);
+}
+
+/// Clipping by what is derived from norms, division by loss scales, and what one step of Adam does.
+fn derived<T: Float>() {
+    let [mut rms, mut unit, mut quotient, mut weights] =
+        ["clip_by_rms", "clip_unitwise", "unscale", "adam"].map(Worst::of::<T>);
+    for (rows, cols) in [(1, 1), (3, 17), (5, 100), (2, 5000)] {
+        for kind in [Kind::Within(1.0), Kind::AnyFinite, Kind::Huge, Kind::Tiny, Kind::Whole] {
+            let [w, g] = [1, 2].map(|seed| data::<T>(seed + cols as u64, kind, rows * cols));
+            let count = Wide::new(num::<T>((rows * cols) as f64));
+            for max in nums::<T>(&[1e-3, 1.0]) {
+                let limit = (Wide::new(max) * Wide::new(max) * count).sqrt();
+                let norm = reference::l2_norm(&g);
+                let clipped = |x: T, limit: Wide, norm: Wide| {
+                    if norm > limit { Wide::new(x) * limit / norm } else { Wide::new(x) }
+                };
+                let want = g.iter().map(|&x| clipped(x, limit, norm)).collect::<Vec<_>>();
+                let (clipping, eps) = (num::<T>(0.01), max);
+                let want_units = w.chunks(cols).zip(g.chunks(cols)).flat_map(|(w, g)| {
+                    let (w, norm) = (reference::l2_norm(w), reference::l2_norm(g));
+                    let limit = Wide::new(clipping) * if w > Wide::new(eps) { w } else { Wide::new(eps) };
+                    g.iter().map(move |&g| clipped(g, limit, norm))
+                });
+                let want_units = want_units.collect::<Vec<_>>();
+                on_every_isa(|isa| {
+                    let context = format!("{isa}, {rows} x {cols} {kind:?}, {max:e}");
+                    let mut x = g.clone();
+                    clip_by_rms(&mut x, max).expect(&context);
+                    rms.compare(&x, &want, &context);
+                    let mut x = g.clone();
+                    clip_unitwise(mat(&w, rows, cols), mat_mut(&mut x, rows, cols), clipping, eps).expect(&context);
+                    unit.compare(&x, &want_units, &context);
+                });
+            }
+            for loss_scale in nums::<T>(&[0.1, 3.0, 1000.0, 65536.0]) {
+                let want = g.iter().map(|&g| Wide::new(g) / Wide::new(loss_scale)).collect::<Vec<_>>();
+                let mut x = g.clone();
+                let overflows = want.iter().any(|x| x.abs() > Wide::new(T::max_value()));
+                assert_eq!(unscale(&mut [&mut x], loss_scale).is_err(), overflows);
+                if !overflows {
+                    quotient.compare(&x, &want, &format!("{kind:?} / {loss_scale}"));
+                }
+            }
+        }
+        // The first step: m / (1 - beta1) is the gradient, v / (1 - beta2) its square.
+        let [mut w, g] = [3, 4].map(|seed| data::<T>(seed + cols as u64, Kind::Within(1.0), rows * cols));
+        w.iter_mut().for_each(|w| *w = *w + num(2.0)); // far from where the step would cancel it
+        let adam = Adam { learning_rate: num::<T>(1e-3), ..Adam::default() };
+        let (mut got, mut m, mut v) = (w.clone(), vec![T::zero(); w.len()], vec![T::zero(); w.len()]);
+        adam.step(1, &mut got, &g, &mut m, &mut v).expect("finite");
+        let step = |g: T| Wide::new(g) / (Wide::new(g).abs() + Wide::new(adam.eps));
+        let want = w.iter().zip(&g).map(|(&w, &g)| Wide::new(w) - Wide::new(adam.learning_rate) * step(g));
+        weights.compare(&got, &want.collect::<Vec<_>>(), "the first step");
+    }
+    rms.assert_at_most(4.0);
+    unit.assert_at_most(6.0);
+    quotient.assert_at_most(1.5);
+    weights.assert_at_most(2.0);
+}
+
+#[test]
+fn what_is_derived_from_norms() {
+    derived::<f32>();
+    derived::<f64>();
 }
 
 #[test]

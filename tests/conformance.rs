@@ -76,6 +76,12 @@ fn every_operation<T: Float, S: Simd<T>>(simd: S, case: &Case<T>, i: usize) {
     exact("int_sub", simd.int_sub(a, b), &|a, b, _| a.wrapping_sub(b));
     exact("shl", simd.shl(a, n), &|a, _, _| a << n);
     exact("shr", simd.shr(a, n), &|a, _, _| a >> n);
+    for (half, got) in simd.widen(a).into_iter().enumerate() {
+        for (lane, got) in simd.wide().store(got).into_iter().enumerate() {
+            let want = case[0].get(8 * half + lane).map_or(0.0, |x| x.to_f64().expect("every number fits"));
+            assert!(same_bits(got, want) || got.is_nan() && want.is_nan(), "{} widen {case:?}", type_name::<S>());
+        }
+    }
     compare::<T, S>("splat", case, simd.store(simd.splat(case[0][0])), |_, _, _| case[0][0], same_bits);
     compare::<T, S>("select", case, simd.store(simd.select(lt, b, c)), |a, b, c| if a < b { b } else { c }, same_bits);
 }

@@ -13,18 +13,18 @@
 //! | max, argmax, pooling, scatter | jax#4640, mlx#4274, pytorch#7670, #169263, tinygrad#12296, #1298 |
 //! | p-norms, cosine, normalisation, variance | tt-metal#55585, #55159, pytorch#36493, #51912, optax#946, keras#23075, burn#1992 |
 //! | softplus, gelu, silu, sigmoid, mish | burn#5373, pytorch#185770, #195197, tt-metal#56517, jax#40828, MLAlgorithms#31 |
-//! | loss scale | pytorch#99640, #98828 |
-//! | f16 and bf16 | burn#5699, fairscale#263, llama.cpp#15619, mlc-llm#1638 |
+//! | f16 and bf16 | burn#5699, llama.cpp#15619, mlc-llm#1638 |
 
 mod common;
 
 use common::{Kind, assert_same, data, mat, mat_mut, num, nums, report};
 use nanproof::reference::{self, ulp_error};
 use nanproof::{
-    AdamW, Class, CrossEntropy, Error, Float, Index, Matmul, Origin, Reduction, Sgd, clip_by_global_norm, clip_by_norm,
-    clip_by_value, clip_by_value_backward, cross_entropy, cross_entropy_with_gradient, l2_norm, l2_norm_backward,
-    log_softmax, log_softmax_backward, logsumexp, logsumexp_backward, matmul_with, relu, relu_backward, safe_div,
-    safe_div_backward, softmax, softmax_backward, tanh, tanh_backward,
+    Adam, AdamW, Class, Clipping, CrossEntropy, DynamicLossScale, Error, Float, Index, LossStep, Matmul, NormPartial,
+    OnFault, Origin, Reduction, Sgd, clip_by_global_norm, clip_by_global_norm_with, clip_by_norm, clip_by_value,
+    clip_by_value_backward, cross_entropy, cross_entropy_with_gradient, l2_norm, l2_norm_backward, log_softmax,
+    log_softmax_backward, logsumexp, logsumexp_backward, matmul_with, relu, relu_backward, safe_div, safe_div_backward,
+    softmax, softmax_backward, tanh, tanh_backward, unscale,
 };
 
 const INF: f64 = f64::INFINITY;
@@ -558,10 +558,67 @@ case!(
             let (mut w, mut m, mut v) = (one.clone(), one.clone(), one.clone());
             let found = report(AdamW::default().step(1, &mut w, &g, &mut m, &mut v));
             assert_eq!((found.operand, found.class), ("g", Class::PosInf));
+            assert_eq!(report(Adam::default().step(1, &mut w, &g, &mut m, &mut v)).index, found.index);
             let sgd = Sgd { learning_rate: num(0.1), momentum: T::zero(), weight_decay: T::zero() };
             assert_eq!(report(sgd.step(&mut w, &g, &mut v)).operand, "g");
             assert_same("nothing is written", &[w, m, v].concat(), &one.repeat(3));
         }
+    }
+);
+
+case!(
+    megatron_llm_34_nan_without_a_loss_scale,
+    fn check<T: Float>() {
+        // The norm is the check, and a step that is skipped is reported.
+        for x in LENS.into_iter().flat_map(|len| placed::<T>(len, 2.0, &[f64::NAN])) {
+            let mut g = x.clone();
+            let options = Clipping { on_fault: OnFault::Skip, ..Clipping::default() };
+            let clip = clip_by_global_norm_with(options, &mut [&mut g], T::infinity(), None).expect("skipped");
+            let fault = clip.fault.expect("reported");
+            assert_eq!((fault.class, fault.counts.nan, fault.counts.len), (Class::Nan, 1, x.len()));
+            assert_same("nothing is written", &g, &x);
+        }
+    }
+);
+
+case!(
+    fairscale_263_norms_combined_across_shards,
+    fn check<T: Float>() {
+        // The squares of a shard's norm overflow; the common norm does not.
+        let large = T::max_value() / num(16.0);
+        let parts = vec![NormPartial::of(&[large]).expect("finite"); 9];
+        assert_eq!(parts.into_iter().fold(NormPartial::default(), NormPartial::merge).norm(), Ok(large * num(3.0)));
+        let tiny = vec![NormPartial::of(&[T::from_bits(1)]).expect("finite"); 4];
+        assert_eq!(tiny.into_iter().fold(NormPartial::default(), NormPartial::merge).norm(), Ok(T::from_bits(2)));
+    }
+);
+
+case!(
+    pytorch_99640_unscaled_gradients_overflow,
+    fn check<T: Float>() {
+        for len in LENS {
+            let mut g = vec![T::one(); len];
+            g[len / 2] = -T::max_value();
+            let old = g.clone();
+            let found = report(unscale(&mut [&mut g], num(0.5)));
+            assert_eq!((found.index, found.class), (Index::Tensor(0, len / 2), Class::NegInf));
+            assert_eq!((found.origin, found.counts.total()), (Origin::Overflow, 1));
+            assert_same("nothing is written", &g, &old);
+            unscale(&mut [&mut g], num(2.0)).expect("finite");
+            assert_eq!(g[len / 2], -T::max_value() / num(2.0));
+        }
+    }
+);
+
+case!(
+    pytorch_98828_loss_scale_grows_to_infinity,
+    fn check<T: Float>() {
+        let mut loss_scale = DynamicLossScale::<T> { interval: 1, ..DynamicLossScale::default() };
+        let outcome = unscale(&mut [&mut [T::min_positive_value()]], loss_scale.scale);
+        for _ in 0..3000 {
+            assert_eq!(loss_scale.update(&outcome), Ok(LossStep::Take));
+        }
+        assert_eq!(loss_scale.scale, loss_scale.largest);
     }
 );
 
@@ -577,6 +634,7 @@ case!(
             ));
         }
         AdamW::default().step(1, &mut w, &[T::zero()], &mut m, &mut v).expect("no 0 / 0");
+        Adam::default().step(1, &mut w, &[T::zero()], &mut m, &mut v).expect("no 0 / 0");
         assert!(w[0] < T::one() && w[0] > num(0.999));
     }
 );

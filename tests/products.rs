@@ -5,8 +5,8 @@ mod common;
 
 use common::{Kind, assert_same, data, mat, mat_mut, num, on_every_isa, report};
 use nanproof::{
-    Activation, BatchMut, BatchRef, Class, Error, Float, Index, LinearGradients, MatMut, MatRef, Matmul, Origin, linear,
-    linear_backward, matmul, matmul_batched, matmul_batched_with, matmul_with, relu, tanh,
+    Activation, BatchMut, BatchRef, Class, Error, Float, Index, LinearGradients, MatMut, MatRef, Matmul, Origin,
+    linear, linear_backward, matmul, matmul_batched, matmul_batched_with, matmul_with, relu, tanh,
 };
 
 const ACTIVATIONS: [Activation; 3] = [Activation::Identity, Activation::Relu, Activation::Tanh];
@@ -234,10 +234,7 @@ fn a_batch_names_matrix_row_and_column() {
     let found = report(matmul_batched(stack, b, BatchMut::new(&mut c, 64, 128, 128).expect("dense")));
     assert_eq!((found.operand, found.index, found.class), ("a", Index::Batch(40, 3, 5), Class::Nan));
     assert_eq!((found.counts.nan, found.counts.pos_inf, found.counts.len), (1, 1, a.len()));
-    assert_eq!(
-        found.to_string(),
-        "matmul_batched: a[40, 3, 5] is NaN, passed in; 2 of 131072 elements are not finite"
-    );
+    assert_eq!(found.to_string(), "matmul_batched: a[40, 3, 5] is NaN, passed in; 2 of 131072 elements are not finite");
 }
 
 #[test]

@@ -5,8 +5,8 @@ mod common;
 use common::{Case, KINDS, Kind, assert_same, data, draw, every_op, mat, mat_mut, num, on_every_isa, wide};
 use nanproof::reference::{self, ulp_error};
 use nanproof::{
-    Float, MatRef, clip_by_norm, clip_by_value, dot, l2_norm, log_softmax, logsumexp, matmul, matmul_backward, relu,
-    safe_div, softmax, sum, tanh,
+    Float, MatRef, NormPartial, clip_by_global_norm, clip_by_norm, clip_by_value, dot, l2_norm, log_softmax, logsumexp,
+    matmul, matmul_backward, relu, safe_div, softmax, sum, tanh,
 };
 use proptest::prelude::*;
 
@@ -101,6 +101,13 @@ fn clipping_laws<T: Float>((seed, kind, len): (u64, Kind, usize), limit: T) {
         assert_same("not longer", &once, &x);
     }
     assert!(x.iter().zip(&once).all(|(x, once)| once.abs() <= x.abs() && (*x * *once) >= T::zero()));
+    // The direction is kept, and a second clipping changes nothing beyond rounding.
+    if !limit.is_zero() {
+        let mut twice = once.clone();
+        clip_by_norm(&mut twice, limit).expect("finite");
+        let close = |a: T, b: T| (a - b).abs() <= num::<T>(3.0) * T::epsilon() * b.abs() + T::from_bits(2);
+        assert!(once.iter().zip(&twice).all(|(&once, &twice)| close(twice, once)));
+    }
 
     let mut clamped = x.clone();
     let outside = clip_by_value(&mut clamped, limit).expect("finite");
@@ -108,6 +115,35 @@ fn clipping_laws<T: Float>((seed, kind, len): (u64, Kind, usize), limit: T) {
     let mut twice = clamped.clone();
     assert_eq!(clip_by_value(&mut twice, limit), Ok(0));
     assert_same("clipped twice", &twice, &clamped);
+}
+
+/// Partial norms of any tensors and shards, merged in any order and grouping.
+fn merging_laws<T: Float>(seed: u64, lens: &[usize], kind: Kind) {
+    let mut rng = common::Rng(seed);
+    let mut tensors = lens.iter().map(|&len| data::<T>(rng.bits(), kind, len)).collect::<Vec<_>>();
+    let shards = tensors.iter().flat_map(|x| x.chunks(NormPartial::<T>::SHARD));
+    let mut parts = shards.map(|x| NormPartial::of(x).expect("a number")).collect::<Vec<_>>();
+    let in_order = parts.iter().fold(NormPartial::default(), |sum, &part| sum.merge(part));
+    while parts.len() > 1 {
+        let a = parts.swap_remove(rng.below(parts.len()));
+        let b = parts.swap_remove(rng.below(parts.len()));
+        parts.push(if rng.below(2) == 0 { a.merge(b) } else { b.merge(a) });
+    }
+    assert_eq!(parts.pop().unwrap_or_default(), in_order);
+    assert_eq!(NormPartial::from_bytes(&in_order.to_bytes()), Ok(in_order));
+    for x in &tensors {
+        let partial = x.chunks(NormPartial::<T>::SHARD).map(|x| NormPartial::of(x).expect("a number"));
+        let norm = partial.fold(NormPartial::default(), NormPartial::merge).norm().unwrap_or(T::infinity());
+        assert_same("one tensor", &[norm], &[l2_norm(x).unwrap_or(T::infinity())]);
+    }
+    // Ranks that clip their own tensors by the merged norm do what one would do with all.
+    let mut ranks = tensors.clone();
+    let mut views = tensors.iter_mut().map(Vec::as_mut_slice).collect::<Vec<_>>();
+    let clip = clip_by_global_norm(&mut views, num(0.5)).expect("finite");
+    for x in &mut ranks {
+        assert_eq!(in_order.clip(&mut [x], num(0.5)), Ok(clip));
+    }
+    assert_same("clipped", &ranks.concat(), &tensors.concat());
 }
 
 fn product_laws<T: Float>(seed: u64, (m, k, n): (usize, usize, usize), kind: Kind) {
@@ -192,6 +228,14 @@ proptest! {
         on_every_isa(|_| {
             clipping_laws::<f32>(vector, draw::<f32>(&mut common::Rng(seed), KINDS[kind]).abs());
             clipping_laws::<f64>(vector, draw::<f64>(&mut common::Rng(seed), KINDS[kind]).abs());
+        });
+    }
+
+    #[test]
+    fn merging(seed: u64, lens in prop::collection::vec(0..40_000_usize, 0..5), kind in 0..6_usize) {
+        on_every_isa(|_| {
+            merging_laws::<f32>(seed, &lens, KINDS[kind]);
+            merging_laws::<f64>(seed, &lens, KINDS[kind]);
         });
     }
 

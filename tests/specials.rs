@@ -6,16 +6,17 @@ mod common;
 use common::{Case, Kind, assert_same, data, every_op, mat, mat_mut, num, nums, report};
 use nanproof::reference::{self, Wide, ulp_error};
 use nanproof::{
-    Class, CrossEntropy, Error, Float, Index, MatMut, MatRef, Matmul, Origin, Reduction, clip_by_norm, clip_by_value,
-    clip_by_value_backward, cross_entropy, cross_entropy_backward, cross_entropy_with_gradient, dot, dot_backward,
-    l2_norm, l2_norm_backward, log_softmax, log_softmax_backward, logsumexp, logsumexp_backward, matmul,
-    matmul_backward, matmul_with, relu, relu_backward, safe_div, safe_div_backward, softmax, softmax_backward, sum,
-    sum_backward, tanh, tanh_backward,
+    Adam, Class, Clip, Clipping, CrossEntropy, DynamicLossScale, Error, Float, Index, LossStep, MatMut, MatRef, Matmul,
+    NormPartial, OnFault, Origin, Reduction, Sgd, check_finite, clip_by_global_norm, clip_by_global_norm_with,
+    clip_by_norm, clip_by_rms, clip_by_value, clip_by_value_backward, clip_rows_by_norm, clip_unitwise, cross_entropy,
+    cross_entropy_backward, cross_entropy_with_gradient, dot, dot_backward, l2_norm, l2_norm_backward, log_softmax,
+    log_softmax_backward, logsumexp, logsumexp_backward, matmul, matmul_backward, matmul_with, relu, relu_backward,
+    safe_div, safe_div_backward, softmax, softmax_backward, sum, sum_backward, tanh, tanh_backward, unscale,
 };
 
 /// Every operand of every operation: the place in [`Case`] (0 for `x`), its name in reports, whether it is a matrix,
 /// and which of NaN, +Inf and -Inf are faults there.
-const OPERANDS: [(&str, usize, &str, bool, &str); 38] = [
+const OPERANDS: [(&str, usize, &str, bool, &str); 45] = [
     ("relu", 0, "x", false, "n+"),
     ("relu_backward", 0, "x", false, "n"),
     ("relu_backward", 1, "dy", false, "n+-"),
@@ -26,6 +27,11 @@ const OPERANDS: [(&str, usize, &str, bool, &str); 38] = [
     ("clip_by_value_backward", 0, "x", false, "n"),
     ("clip_by_value_backward", 1, "dy", false, "n+-"),
     ("clip_by_norm", 0, "x", false, "n+-"),
+    ("clip_by_rms", 0, "x", false, "n+-"),
+    ("clip_rows_by_norm", 0, "x", true, "n+-"),
+    ("clip_unitwise", 0, "g", true, "n+-"),
+    ("clip_unitwise", 1, "w", true, "n+-"),
+    ("check_finite", 0, "x", false, "n+-"),
     ("safe_div", 0, "a", false, "n+-"),
     ("safe_div", 1, "b", false, "n"),
     ("safe_div_backward", 0, "a", false, "n+-"),
@@ -54,6 +60,8 @@ const OPERANDS: [(&str, usize, &str, bool, &str); 38] = [
     ("sgd", 1, "g", false, "n+-"),
     ("adamw", 1, "g", false, "n+-"),
     ("adamw", 2, "m", false, "n+-"),
+    ("adam", 1, "g", false, "n+-"),
+    ("adam", 2, "m", false, "n+-"),
 ];
 
 fn every_place<T: Float>() {
@@ -106,13 +114,24 @@ fn every_place<T: Float>() {
                         }
                         other => panic!("{context}: {other:?}"),
                     }
-                    if ["sgd", "adamw", "clip_by_norm", "clip_by_value"].contains(&name) {
+                    if name.starts_with("clip_by_norm")
+                        || [
+                            "sgd",
+                            "adam",
+                            "adamw",
+                            "clip_by_value",
+                            "clip_by_rms",
+                            "clip_rows_by_norm",
+                            "clip_unitwise",
+                        ]
+                        .contains(&name)
+                    {
                         // In place: as it was.
                         let len = rows * cols;
                         let kept = |k: usize| operands[k].clone();
                         let want = match name {
                             "sgd" => [kept(0), kept(2)].concat(),
-                            "adamw" => [kept(0), kept(2)].concat(),
+                            "adam" | "adamw" => [kept(0), kept(2)].concat(),
                             _ => kept(0),
                         };
                         assert_same(&context, &outcome.values[..want.len().min(2 * len)], &want);
@@ -488,6 +507,32 @@ fn refused<T: Float>() {
     check("clip_by_value_backward", &|y, _| clip_by_value_backward(&three, -T::one(), &three, y));
     check("clip_by_value", &|x, _| clip_by_value(x, T::nan()).map(drop));
     check("clip_by_norm", &|x, _| clip_by_norm(x, -T::one()).map(drop));
+    check("clip_by_rms", &|x, _| clip_by_rms(x, T::nan()).map(drop));
+    check("clip_rows_by_norm", &|x, norms| clip_rows_by_norm(mat_mut(x, 3, 1), -T::one(), norms).map(drop));
+    check("clip_rows_by_norm", &|x, norms| clip_rows_by_norm(mat_mut(x, 1, 3), T::one(), norms).map(drop));
+    check("clip_unitwise", &|x, _| clip_unitwise(mat(&three, 3, 1), mat_mut(x, 3, 1), -T::one(), T::one()).map(drop));
+    check("clip_unitwise", &|x, _| clip_unitwise(mat(&three, 3, 1), mat_mut(x, 3, 1), T::one(), T::nan()).map(drop));
+    check("clip_unitwise", &|x, _| clip_unitwise(mat(&three, 1, 3), mat_mut(x, 3, 1), T::one(), T::one()).map(drop));
+    check("clip_by_global_norm_with", &|x, norms| {
+        clip_by_global_norm_with(Clipping::default(), &mut [x], T::one(), Some(norms)).map(drop)
+    });
+    check("clip_by_global_norm_with", &|x, norms| {
+        clip_by_global_norm_with(Clipping::default(), &mut [x], -T::one(), Some(&mut norms[..1])).map(drop)
+    });
+    for loss_scale in nums::<T>(&[0.0, -1.0, f64::NAN, f64::INFINITY]) {
+        check("unscale", &|x, _| unscale(&mut [x], loss_scale).map(drop));
+    }
+    check("NormPartial::clip", &|x, _| NormPartial::default().clip(&mut [x], T::nan()).map(drop));
+    for bytes in [&[][..], &[0; 7], &[0; 10_000]] {
+        check("NormPartial::from_bytes", &|_, _| NormPartial::<T>::from_bytes(bytes).map(drop));
+    }
+    for eps in [T::zero(), T::min_positive_value() / num(2.0), T::nan(), T::infinity()] {
+        check("adam", &|w, m| Adam { eps, ..Adam::default() }.step(1, w, &three, m, &mut three.clone()));
+    }
+    check("adam", &|w, m| Adam::default().step(0, w, &three, m, &mut three.clone()));
+    check("adam", &|w, m| Adam::default().step(1, w, &four, m, &mut three.clone()));
+    let sgd = Sgd { learning_rate: T::one(), momentum: T::one(), weight_decay: T::zero() };
+    check("sgd", &|w, v| sgd.step(w, &three, v));
     check("safe_div", &|q, _| safe_div(&three, &four, q).map(drop));
     check("safe_div_backward", &|p, q| safe_div_backward(&three, &three, &four, p, q).map(drop));
     check("safe_div_backward", &|p, q| safe_div_backward(&three, &three, &three, p, &mut q[1..]).map(drop));
@@ -535,6 +580,156 @@ fn refused<T: Float>() {
 #[test]
 fn refused_before_anything_is_written() {
     everywhere!(refused);
+}
+
+/// Each policy for gradients that are not finite: what is written and what is told.
+fn policies<T: Float>() {
+    let (mut a, mut b) = (vec![num::<T>(3.0); 40], nums::<T>(&[4.0, f64::INFINITY, 0.0, f64::NAN]));
+    let old = [&a[..], &b].concat();
+    for max_norm in nums::<T>(&[0.0, 1.0, f64::INFINITY]) {
+        let mut call = |on_fault| {
+            a.fill(num(3.0));
+            b.copy_from_slice(&nums::<T>(&[4.0, f64::INFINITY, 0.0, f64::NAN]));
+            let options = Clipping { on_fault, ..Clipping::default() };
+            let mut norms = [T::zero(); 2];
+            let result = clip_by_global_norm_with(options, &mut [&mut a, &mut b], max_norm, Some(&mut norms));
+            (result, [&a[..], &b].concat(), norms)
+        };
+        let (result, values, norms) = call(OnFault::Refuse);
+        let found = report(result);
+        assert_eq!((found.index, found.class, found.counts.total()), (Index::Tensor(1, 1), Class::PosInf, 2));
+        assert_same("refused", &values, &old);
+        assert!(norms[0].is_finite() && norms[1].is_nan());
+
+        let (result, values, _) = call(OnFault::Skip);
+        let clip = result.expect("skipped");
+        assert_eq!((clip.fault, clip.clipped, clip.scale), (Some(found), false, T::one()));
+        assert!(clip.norm.is_nan());
+        assert_same("skipped", &values, &old);
+
+        let (result, values, norms) = call(OnFault::Zero);
+        let clip = result.expect("zeroed");
+        let mut want = old.iter().map(|&x| if x.is_finite() { x } else { T::zero() }).collect::<Vec<_>>();
+        let alone = clip_by_norm(&mut want, max_norm).expect("finite");
+        assert_eq!((clip.fault, clip.clipped, norms[1]), (Some(found), alone.clipped, num(4.0)));
+        assert_same("zeroed", &values, &want);
+
+        let (result, values, _) = call(OnFault::Scale);
+        assert_eq!(result.expect("scaled").fault, Some(found));
+        assert!(values.iter().all(|x| x.is_nan()), "the norm is NaN");
+    }
+    // Without a NaN the norm is infinite, and finite elements become 0.
+    let mut x = nums::<T>(&[1.0, f64::INFINITY]);
+    let options = Clipping { on_fault: OnFault::Scale, ..Clipping::default() };
+    clip_by_global_norm_with(options, &mut [&mut x], T::one(), None).expect("scaled");
+    assert_same("scaled", &x, &nums::<T>(&[0.0, f64::NAN]));
+}
+
+#[test]
+fn policies_for_gradients_that_are_not_finite() {
+    everywhere!(policies);
+}
+
+/// Zero bad quotients, too; what clipping takes back is none.
+fn quotients<T: Float>() {
+    let max = T::max_value();
+    let options = Clipping { loss_scale: num(0.5), on_fault: OnFault::Zero };
+    let mut x = [max, T::one()];
+    let clip = clip_by_global_norm_with(options, &mut [&mut x], T::infinity(), None).expect("zeroed");
+    assert_eq!(clip.fault.map(|fault| (fault.index, fault.origin)), Some((Index::Tensor(0, 0), Origin::Overflow)));
+    assert_same("zeroed", &x, &nums::<T>(&[0.0, 2.0]));
+    let mut x = [max, T::zero()];
+    let clip = clip_by_global_norm_with(options, &mut [&mut x], T::one(), None).expect("clipped");
+    assert!(clip.fault.is_none() && clip.norm.is_infinite());
+    assert_same("clipped", &x, &nums::<T>(&[1.0, 0.0]));
+}
+
+#[test]
+fn quotients_that_overflow() {
+    everywhere!(quotients);
+}
+
+/// No tensors, empty ones, no rows, no columns.
+fn nothing<T: Float>() {
+    let none = Clip::<T>::clone(&clip_by_norm(&mut [], T::one()).expect("0"));
+    assert_eq!((none.norm, none.clipped), (T::zero(), false));
+    assert_eq!(clip_by_global_norm::<T>(&mut [], T::zero()), Ok(none));
+    assert_eq!(clip_by_global_norm::<T>(&mut [&mut [], &mut []], T::one()), Ok(none));
+    assert_eq!(clip_by_rms::<T>(&mut [], T::one()), Ok(none));
+    assert_eq!(unscale::<T>(&mut [], T::one()), Ok(none));
+    assert_eq!(clip_rows_by_norm(mat_mut::<T>(&mut [], 0, 3), T::one(), &mut []), Ok(0));
+    assert_eq!(clip_rows_by_norm(mat_mut::<T>(&mut [], 2, 0), T::zero(), &mut [T::one(); 2]), Ok(0));
+    assert_eq!(clip_unitwise(mat::<T>(&[], 2, 0), mat_mut(&mut [], 2, 0), T::one(), T::zero()), Ok(0));
+    assert_eq!(check_finite::<T>(&[]), Ok(()));
+    assert_eq!(NormPartial::<T>::of(&[]), Ok(NormPartial::default()));
+    assert_eq!(Adam::default().step(1, &mut [] as &mut [T], &[], &mut [], &mut []), Ok(()));
+}
+
+#[test]
+fn nothing_at_all() {
+    everywhere!(nothing);
+}
+
+/// Growth, the cap, backing off, the bottom, and what is no overflow.
+fn loss_scale<T: Float>() {
+    let start =
+        DynamicLossScale::<T> { interval: 3, smallest: num(0.5), largest: num(1e5), ..DynamicLossScale::default() };
+    let mut state = start;
+    let good = unscale(&mut [&mut [T::one()]], T::one());
+    let scales = (0..9).map(|_| {
+        assert_eq!(state.update(&good), Ok(LossStep::Take));
+        state.scale
+    });
+    let growing = [65536.0, 65536.0, 1e5, 1e5, 1e5, 1e5, 1e5, 1e5, 1e5];
+    assert_same("capped", &scales.collect::<Vec<_>>(), &nums::<T>(&growing));
+
+    let overflow = unscale(&mut [&mut [T::neg_infinity()]], T::one());
+    let mut last = state;
+    while state.scale > state.smallest {
+        assert!(matches!(state.update(&overflow), Ok(LossStep::Skip(found)) if found.counts.neg_inf == 1));
+        assert!(state.steps == 0 && state.scale < last.scale && state.scale >= state.smallest);
+        last = state;
+    }
+    assert!(matches!(state.update(&overflow), Err(Error::LossScale(_))));
+    assert_eq!(state, last);
+
+    // A NaN is a fault, with an infinity an overflow; a report that came as a value counts like an error.
+    let mut state = start;
+    assert!(matches!(state.update(&unscale(&mut [&mut [T::nan()]], T::one())), Err(Error::NonFinite(_))));
+    assert_eq!(state, start);
+    let skip = Clipping { on_fault: OnFault::Skip, ..Clipping::default() };
+    let both = clip_by_global_norm_with(skip, &mut [&mut [T::nan(), T::infinity()]], T::one(), None);
+    assert!(matches!(state.update(&both), Ok(LossStep::Skip(found)) if found.counts.nan == 1));
+    assert!(state.scale == num(32768.0));
+    let refused = clip_by_norm(&mut [T::one()], T::nan());
+    assert_eq!(state.update(&refused).map(|_| ()), refused.map(|_| ()));
+
+    let broken = [
+        DynamicLossScale { scale: T::nan(), ..start },
+        DynamicLossScale { scale: T::infinity(), ..start },
+        DynamicLossScale { growth: T::one(), ..start },
+        DynamicLossScale { backoff: T::one(), ..start },
+        DynamicLossScale { backoff: T::nan(), ..start },
+        DynamicLossScale { interval: 0, ..start },
+        DynamicLossScale { smallest: T::zero(), ..start },
+        DynamicLossScale { largest: T::infinity(), ..start },
+    ];
+    for mut state in broken {
+        assert!(matches!(state.update(&good), Err(Error::Argument { .. })), "{state:?}");
+    }
+}
+
+#[test]
+fn the_loss_scale() {
+    everywhere!(loss_scale);
+}
+
+#[cfg(feature = "serde")]
+#[test]
+fn the_loss_scale_is_restored() {
+    let state = DynamicLossScale::<f32> { steps: 7, scale: 3.0, ..DynamicLossScale::default() };
+    let text = serde_json::to_string(&state).expect("a state is text");
+    assert_eq!(serde_json::from_str::<DynamicLossScale<f32>>(&text).expect("the same text"), state);
 }
 
 /// No operation panics, whatever the bits.

@@ -1,8 +1,8 @@
 //! The product of one row with a matrix: the matrix is read once, as it lies in memory, with the bits of the tiles.
 
 use super::{Gemm, Store};
-use crate::float::Float;
 use crate::finite::Watch;
+use crate::float::Float;
 use crate::lanes::Lanes;
 use crate::simd::Simd;
 use crate::sweep::load_tail;

@@ -25,10 +25,7 @@ pub(super) fn pack_rows<'s, T: Float, const ROWS: usize>(a: MatRef<'_, T>, packe
 
 /// Copies a part of A, whose columns are contiguous, column by column, with zeros in the rows that it does not have.
 #[inline(always)]
-pub(super) fn pack_columns<'s, T: Float, const ROWS: usize>(
-    a: MatRef<'_, T>,
-    packed: &'s mut [T],
-) -> &'s [[T; ROWS]] {
+pub(super) fn pack_columns<'s, T: Float, const ROWS: usize>(a: MatRef<'_, T>, packed: &'s mut [T]) -> &'s [[T; ROWS]] {
     let (rows, stride) = (a.rows(), a.col_stride());
     let packed = packed.as_chunks_mut::<ROWS>().0;
     for (packed, column) in packed.iter_mut().zip(a.from(0, 0).chunks(stride.max(rows))) {

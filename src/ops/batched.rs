@@ -61,7 +61,13 @@ pub fn matmul_batched_with<T: Float>(
 ) -> Result<()> {
     check_factors(NAME, options)?;
     let ((m, k), (_, n)) = (a.sides(), b.sides());
-    check_shape(NAME, "b", b.shape(), Shape::Batch(a.len(), k, n), "a matrix for each of a, with a row for each column")?;
+    check_shape(
+        NAME,
+        "b",
+        b.shape(),
+        Shape::Batch(a.len(), k, n),
+        "a matrix for each of a, with a row for each column",
+    )?;
     check_shape(NAME, "c", c.shape(), Shape::Batch(a.len(), m, n), "the shape of the products")?;
     #[cfg(feature = "rayon")]
     let pieces = if m.saturating_mul(n).saturating_mul(k).saturating_mul(a.len()) < GRAIN {

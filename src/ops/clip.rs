@@ -1,14 +1,17 @@
-//! Gradient clipping: by value, by norm, and by the global norm of many tensors.
+//! Gradient clipping: by value, by norm, by root mean square, by the norms of rows, and by the global norm of many
+//! tensors, which a loss scale may have multiplied.
 
-use super::norm::norm_of;
 use super::scale::scale;
-use crate::error::{Error, Result, check_len};
-use crate::finite::{Index, Operand, diagnose, overflow_or_invalid};
+use crate::error::{Error, Result, check_len, check_shape};
+use crate::finite::{Index, NonFinite, Operand, diagnose, overflow_or_invalid};
 use crate::float::Float;
+use crate::kernel::Join;
 use crate::lanes::Lanes;
 use crate::scaled::Scaled;
 use crate::simd::Simd;
+use crate::squares::Squares;
 use crate::sweep::{Formula, Guard, apply, apply_if_finite};
+use crate::view::{MatMut, MatRef};
 use alloc::vec::Vec;
 
 /// What clipping by a norm found and did.
@@ -28,6 +31,60 @@ pub struct Clip<T> {
     pub scale: T,
     /// Whether the norm was larger than allowed.
     pub clipped: bool,
+    /// What was not finite, where [`Clipping::on_fault`] is not to refuse it.
+    pub fault: Option<NonFinite>,
+}
+
+/// What to do with gradients that are not finite.
+///
+/// ```
+/// use nanproof::{Clipping, OnFault, clip_by_global_norm_with};
+///
+/// let mut g = [3.0, f32::NAN, 4.0];
+/// let options = Clipping { on_fault: OnFault::Zero, ..Clipping::default() };
+/// let clip = clip_by_global_norm_with(options, &mut [&mut g], 2.5, None)?;
+/// assert_eq!((clip.norm, g), (5.0, [1.5, 0.0, 2.0]));
+/// assert_eq!(clip.fault.map(|fault| fault.counts.nan), Some(1));
+/// # Ok::<(), nanproof::Error>(())
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum OnFault {
+    /// Write nothing and return the report as an error.
+    #[default]
+    Refuse,
+    /// Write nothing and return the report in [`Clip::fault`].
+    Skip,
+    /// Set the elements that are not finite to 0 and clip what is left.
+    Zero,
+    /// Multiply by `max_norm / norm` all the same: a NaN spreads to every element, an infinity leaves zeros and NaN.
+    Scale,
+}
+
+/// Options of [`clip_by_global_norm_with`].
+///
+/// ```
+/// use nanproof::{Clipping, clip_by_global_norm_with};
+///
+/// let (mut dw, mut db) = ([3072.0_f32, 0.0], [4096.0_f32]); // 1024 times the gradients
+/// let options = Clipping { loss_scale: 1024.0, ..Clipping::default() };
+/// let clip = clip_by_global_norm_with(options, &mut [&mut dw, &mut db], 10.0, None)?;
+/// assert_eq!((clip.norm, clip.clipped, dw, db), (5.0, false, [3.0, 0.0], [4.0]));
+/// # Ok::<(), nanproof::Error>(())
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Clipping<T> {
+    /// The factor by which the loss was multiplied: every element is divided by it, and norm and limit are those of the
+    /// quotients. Above 0 and finite; 1 by default.
+    pub loss_scale: T,
+    /// What to do with elements that are not finite, or would not be after the division.
+    pub on_fault: OnFault,
+}
+
+impl<T: Float> Default for Clipping<T> {
+    fn default() -> Self {
+        Self { loss_scale: T::one(), on_fault: OnFault::default() }
+    }
 }
 
 /// Scales `x` down to the L2 norm `max_norm` if it is longer: `x *= max_norm / |x|` if `|x| > max_norm`.
@@ -46,15 +103,156 @@ pub struct Clip<T> {
 /// # Ok::<(), nanproof::Error>(())
 /// ```
 pub fn clip_by_norm<T: Float>(x: &mut [T], max_norm: T) -> Result<Clip<T>> {
-    clip("clip_by_norm", &mut [x], max_norm, |tensors| Operand::slice("x", tensors[0]))
+    const NAME: &str = "clip_by_norm";
+    check_limit(NAME, "max_norm", max_norm)?;
+    let norm = finite_norm(NAME, x)?;
+    rescale(&mut [x], norm, T::one(), max_norm)
+}
+
+/// Scales `x` down to the root mean square `max_rms` if it is larger: `x *= max_rms / rms` if `rms > max_rms`, with
+/// `rms = |x| / sqrt(n)`, which [`Clip::norm`] holds.
+///
+/// The clipping of updates, a tensor at a time. No epsilon is added. `max_rms = 0` gives zeros, `+Inf` never clips, the
+/// root mean square of nothing is 0. Within 4 ULP of the true value. Source: Shazeer and Stern, "Adafactor: adaptive
+/// learning rates with sublinear memory cost", 2018.
+///
+/// # Errors
+/// [`Error::Argument`] if `max_rms` is negative or NaN; [`Error::NonFinite`] if an element is not finite, and then
+/// nothing is written.
+///
+/// ```
+/// let mut update = [6.0_f32, 8.0, 0.0, 0.0];
+/// let clip = nanproof::clip_by_rms(&mut update, 2.5)?;
+/// assert_eq!((clip.norm, update), (5.0, [3.0, 4.0, 0.0, 0.0]));
+/// # Ok::<(), nanproof::Error>(())
+/// ```
+pub fn clip_by_rms<T: Float>(x: &mut [T], max_rms: T) -> Result<Clip<T>> {
+    const NAME: &str = "clip_by_rms";
+    check_limit(NAME, "max_rms", max_rms)?;
+    let len = num_traits::cast::<_, f64>(x.len().max(1)).unwrap_or(f64::MAX);
+    let rms = finite_norm(NAME, x)?.div(Scaled::new(num_traits::Float::sqrt(len), 0));
+    rescale(&mut [x], rms, T::one(), max_rms)
+}
+
+/// Scales each row of `x`, the gradient of one example say, down to the L2 norm `max_norm` if it is longer, as
+/// [`clip_by_norm`] would, bit for bit. Returns how many rows were clipped, and in `norms` the norm of each row before.
+///
+/// A norm that is too large for the type is infinite, which does not disturb the clipping. Within 4 ULP of the true
+/// value. Source: Abadi et al., "Deep learning with differential privacy", 2016.
+///
+/// # Errors
+/// [`Error::Shape`] if `norms` has not as many elements as `x` has rows; [`Error::Argument`] if `max_norm` is negative
+/// or NaN; [`Error::NonFinite`] if an element is not finite, and then `x` is as it was.
+///
+/// ```
+/// use nanproof::{MatMut, clip_rows_by_norm};
+///
+/// let (mut g, mut norms) = ([3.0_f32, 4.0, 0.3, 0.4], [0.0; 2]);
+/// assert_eq!(clip_rows_by_norm(MatMut::new(&mut g, 2, 2)?, 1.0, &mut norms)?, 1);
+/// assert_eq!((g, norms), ([0.6, 0.8, 0.3, 0.4], [5.0, 0.5]));
+/// # Ok::<(), nanproof::Error>(())
+/// ```
+pub fn clip_rows_by_norm<T: Float>(x: MatMut<'_, T>, max_norm: T, norms: &mut [T]) -> Result<usize> {
+    const NAME: &str = "clip_rows_by_norm";
+    check_limit(NAME, "max_norm", max_norm)?;
+    check_len(NAME, "norms", norms.len(), x.rows(), "the number of rows of x")?;
+    for (i, norm) in norms.iter_mut().enumerate() {
+        *norm = with_row(x.as_ref(), i, Squares::of)?.norm().narrow();
+    }
+    diagnose_rows(NAME, "x", x.as_ref(), norms)?;
+    clip_rows(x, norms, |_| Ok(max_norm))
+}
+
+/// Scales each row of a gradient `g` (the weights of one unit) down where it is long beside the same row of the weights
+/// `w`: `g[i] *= limit / |g[i]|` if `|g[i]| > limit`, with `limit = clipping * max(|w[i]|, eps)`. Returns how many rows
+/// were clipped.
+///
+/// A limit that overflows clips nothing. Within 6 ULP of the true value. Source: Brock, De, Smith and Simonyan,
+/// "High-performance large-scale image recognition without normalization", 2021 (adaptive gradient clipping; there
+/// `clipping = 0.01`, `eps = 0.001`).
+///
+/// # Errors
+/// [`Error::Shape`] if the shapes differ; [`Error::Argument`] if `clipping` or `eps` is negative or NaN;
+/// [`Error::NonFinite`] if an element of `w` or `g` is not finite, and then nothing is written.
+///
+/// ```
+/// use nanproof::{MatMut, MatRef, clip_unitwise};
+///
+/// let (w, mut g) = ([3.0_f32, 4.0, 0.0, 0.0], [0.6, 0.8, 0.6, 0.8]);
+/// let clipped = clip_unitwise(MatRef::new(&w, 2, 2)?, MatMut::new(&mut g, 2, 2)?, 0.5, 0.25)?;
+/// assert_eq!((clipped, g), (1, [0.6, 0.8, 0.075, 0.1]));
+/// # Ok::<(), nanproof::Error>(())
+/// ```
+pub fn clip_unitwise<T: Float>(w: MatRef<'_, T>, g: MatMut<'_, T>, clipping: T, eps: T) -> Result<usize> {
+    const NAME: &str = "clip_unitwise";
+    check_limit(NAME, "clipping", clipping)?;
+    check_limit(NAME, "eps", eps)?;
+    check_shape(NAME, "g", g.shape(), w.shape(), "the shape of w")?;
+    for (name, x) in [("w", w), ("g", g.as_ref())] {
+        let mut is_finite = true;
+        for i in 0..x.rows() {
+            is_finite &= with_row(x, i, Squares::of)?.counts.total() == 0;
+        }
+        if !is_finite {
+            diagnose(NAME, [Operand::matrix(name, x)], [], overflow_or_invalid)?;
+        }
+    }
+    clip_rows(g, &[], |i| {
+        let norm = with_row(w, i, Squares::of)?.norm();
+        let floor = Scaled::of(eps);
+        let largest = if norm.narrow::<T>() < eps { floor } else { norm };
+        Ok(Scaled::of(clipping).mul(largest).narrow())
+    })
+}
+
+/// Clips each row to its limit. `norms`, if there are any, are known to be those of the rows.
+fn clip_rows<T: Float>(mut x: MatMut<'_, T>, norms: &[T], limit: impl Fn(usize) -> Result<T>) -> Result<usize> {
+    let mut clipped = 0;
+    let mut copy = Vec::new();
+    for i in 0..x.rows() {
+        let max_norm = limit(i)?;
+        if norms.get(i).is_some_and(|&norm| norm <= max_norm) {
+            continue;
+        }
+        let norm = with_row(x.as_ref(), i, Squares::of)?.norm();
+        if let Some(row) = x.row_mut(i) {
+            clipped += usize::from(rescale(&mut [row], norm, T::one(), max_norm)?.clipped);
+            continue;
+        }
+        copy.clear();
+        copy.extend(x.as_ref().row_iter(i));
+        clipped += usize::from(rescale(&mut [&mut copy], norm, T::one(), max_norm)?.clipped);
+        for (j, &value) in copy.iter().enumerate() {
+            if let Some(place) = x.get_mut(i, j) {
+                *place = value;
+            }
+        }
+    }
+    Ok(clipped)
+}
+
+/// Calls `f` with a row as a slice.
+fn with_row<T: Float, R>(x: MatRef<'_, T>, i: usize, f: impl Fn(&[T]) -> R) -> R {
+    match x.row(i) {
+        Some(row) => f(row),
+        None => f(&x.row_iter(i).copied().collect::<Vec<_>>()),
+    }
+}
+
+/// Reports elements that are not finite, if a norm of the rows is not.
+fn diagnose_rows<T: Float>(operation: &'static str, name: &'static str, x: MatRef<'_, T>, norms: &[T]) -> Result<()> {
+    if norms.iter().all(|norm| norm.is_finite()) {
+        return Ok(());
+    }
+    diagnose(operation, [Operand::matrix(name, x)], [], overflow_or_invalid)
 }
 
 /// Scales all tensors by one factor, down to the common L2 norm `max_norm` if it is larger:
 /// `x *= max_norm / norm` if `norm > max_norm`, with `norm = sqrt(sum of the squares of all elements)`.
 ///
 /// No epsilon is added. `max_norm = 0` gives zeros, `+Inf` never clips. Neither the norm nor the factor needs to be
-/// representable. No tensors, and empty ones, have norm 0. Within 4 ULP of the true value. Source: Pascanu, Mikolov
-/// and Bengio, "On the difficulty of training recurrent neural networks", 2013.
+/// representable. No tensors, and empty ones, have norm 0. The order of the tensors changes no bit. Within 4 ULP of the
+/// true value. Source: Pascanu, Mikolov and Bengio, "On the difficulty of training recurrent neural networks", 2013.
 ///
 /// # Errors
 /// [`Error::Argument`] if `max_norm` is negative or NaN; [`Error::NonFinite`] if an element is not finite: the report
@@ -71,33 +269,175 @@ pub fn clip_by_norm<T: Float>(x: &mut [T], max_norm: T) -> Result<Clip<T>> {
 /// # Ok::<(), nanproof::Error>(())
 /// ```
 pub fn clip_by_global_norm<T: Float>(tensors: &mut [&mut [T]], max_norm: T) -> Result<Clip<T>> {
-    clip("clip_by_global_norm", tensors, max_norm, |tensors| Operand::tensors("tensors", tensors))
+    clip("clip_by_global_norm", Clipping::default(), tensors, max_norm, None)
+}
+
+/// [`clip_by_global_norm`] of gradients that a loss scale has multiplied, with a choice of what to do with those that are
+/// not finite, and with the norm of each tensor if `norms` is given.
+///
+/// One pass reads: norms and the check. One pass writes, if there is something to write: the factors `1 / loss_scale` and
+/// `max_norm / norm` as one. What is checked is the quotient, too: with a scale below 1 finite elements may overflow,
+/// and they are reported unless the clipping takes them back. Within 4 ULP of the true value.
+///
+/// # Errors
+/// [`Error::Argument`] if `max_norm` is negative or NaN, or the loss scale not above 0 and finite; [`Error::Shape`] if
+/// there are not as many `norms` as tensors; [`Error::NonFinite`] if an element is not finite and [`Clipping::on_fault`]
+/// says to refuse it: the tensors are then as they were.
+///
+/// ```
+/// use nanproof::{Clipping, clip_by_global_norm_with};
+///
+/// let (mut dw, mut db, mut norms) = ([3.0_f32, 4.0], [12.0_f32], [0.0; 2]);
+/// let clip = clip_by_global_norm_with(Clipping::default(), &mut [&mut dw, &mut db], 26.0, Some(&mut norms))?;
+/// assert_eq!((clip.norm, clip.clipped, norms), (13.0, false, [5.0, 12.0]));
+/// # Ok::<(), nanproof::Error>(())
+/// ```
+pub fn clip_by_global_norm_with<T: Float>(
+    options: Clipping<T>,
+    tensors: &mut [&mut [T]],
+    max_norm: T,
+    norms: Option<&mut [T]>,
+) -> Result<Clip<T>> {
+    clip("clip_by_global_norm", options, tensors, max_norm, norms)
+}
+
+/// Divides gradients by the factor that the loss was multiplied by, if all quotients are finite:
+/// [`clip_by_global_norm_with`] without a limit. Returns their global norm.
+///
+/// Exact for a power of two, but for quotients that are subnormal; within 1.5 ULP for others. A clipping that follows can
+/// be had in the same pass with [`Clipping::loss_scale`].
+///
+/// # Errors
+/// [`Error::Argument`] if the loss scale is not above 0 and finite; [`Error::NonFinite`] if a gradient is not finite or
+/// its quotient overflows, and then nothing is written.
+///
+/// ```
+/// let (mut g, mut large) = ([3072.0_f32, 4096.0], [3e38_f32]);
+/// assert_eq!(nanproof::unscale(&mut [&mut g], 1024.0)?.norm, 5.0);
+/// assert_eq!(g, [3.0, 4.0]);
+///
+/// let error = nanproof::unscale(&mut [&mut g, &mut large], 0.5).unwrap_err();
+/// assert_eq!(error.to_string(), "unscale: tensors[1][0] is +Inf, born here: overflow; 1 of 3 elements is not finite");
+/// assert_eq!(g, [3.0, 4.0]);
+/// # Ok::<(), nanproof::Error>(())
+/// ```
+pub fn unscale<T: Float>(tensors: &mut [&mut [T]], loss_scale: T) -> Result<Clip<T>> {
+    clip("unscale", Clipping { loss_scale, ..Clipping::default() }, tensors, T::infinity(), None)
 }
 
 fn clip<T: Float>(
     operation: &'static str,
+    options: Clipping<T>,
     tensors: &mut [&mut [T]],
     max_norm: T,
-    operand: impl for<'a> Fn(&'a [&mut [T]]) -> Operand<'a, T>,
+    mut norms: Option<&mut [T]>,
 ) -> Result<Clip<T>> {
+    let Clipping { loss_scale, on_fault } = options;
     check_limit(operation, "max_norm", max_norm)?;
-    let norm = norm_of(&tensors.iter().map(|x| &**x).collect::<Vec<_>>())?;
-    if !norm.mantissa.is_finite() {
-        diagnose(operation, [operand(tensors)], [], overflow_or_invalid)?;
+    if !(loss_scale > T::zero() && loss_scale.is_finite()) {
+        let problem = "is not above 0 and finite";
+        return Err(Error::Argument { operation, argument: "loss_scale", problem });
     }
-    let value = norm.value();
-    if value <= max_norm {
-        return Ok(Clip { norm: value, scale: T::one(), clipped: false });
+    if let Some(norms) = &norms {
+        check_len(operation, "norms", norms.len(), tensors.len(), "the number of tensors")?;
     }
-    let factor = Scaled::new(max_norm, 0).div(norm);
-    for x in tensors {
-        if max_norm.is_zero() {
-            x.fill(T::zero());
-        } else {
-            scale(x, factor)?;
+    let mut norm = measure(tensors, loss_scale, norms.as_deref_mut())?;
+    let fault = find_fault(operation, tensors, norm, loss_scale, max_norm);
+    match (fault, on_fault) {
+        (None, _) | (_, OnFault::Scale) => {}
+        (Some(report), OnFault::Refuse) => return Err(report.into()),
+        (_, OnFault::Skip) => {
+            return Ok(Clip { norm: norm.narrow(), scale: T::one(), clipped: false, fault });
+        }
+        (_, OnFault::Zero) => {
+            let is_fault = |x: T| !unscaled(x, loss_scale).is_finite();
+            tensors.iter_mut().flat_map(|x| x.iter_mut()).filter(|x| is_fault(**x)).for_each(|x| *x = T::zero());
+            norm = measure(tensors, loss_scale, norms)?;
         }
     }
-    Ok(Clip { norm: value, scale: factor.value(), clipped: true })
+    Ok(Clip { fault, ..rescale(tensors, norm, loss_scale, max_norm)? })
+}
+
+/// The norm of all tensors over the loss scale, and that of each, if asked.
+fn measure<T: Float>(tensors: &[&mut [T]], loss_scale: T, norms: Option<&mut [T]>) -> Result<Scaled<f64>> {
+    let quotient = |norm: Scaled<f64>| if loss_scale.is_one() { norm } else { norm.div(Scaled::of(loss_scale)) };
+    let Some(norms) = norms else {
+        return Ok(quotient(Squares::of_all(tensors)?.norm()));
+    };
+    let mut all = Squares::new();
+    for (x, norm) in tensors.iter().zip(norms) {
+        let squares = Squares::of(x)?;
+        *norm = quotient(squares.norm()).narrow();
+        all = all.join(squares);
+    }
+    Ok(quotient(all.norm()))
+}
+
+/// The report of what is not finite, or would not be once unscaled.
+fn find_fault<T: Float>(
+    operation: &'static str,
+    tensors: &[&mut [T]],
+    norm: Scaled<f64>,
+    loss_scale: T,
+    max_norm: T,
+) -> Option<NonFinite> {
+    let name = "tensors";
+    let found = if !norm.mantissa.is_finite() {
+        diagnose(operation, [Operand::tensors(name, tensors)], [], overflow_or_invalid)
+    } else if max_norm.is_infinite() && norm.narrow::<T>().is_infinite() {
+        let quotients = Operand::tensors(name, tensors).map(|x| unscaled(x, loss_scale));
+        diagnose(operation, [], [quotients], overflow_or_invalid)
+    } else {
+        Ok(())
+    };
+    match found {
+        Err(Error::NonFinite(report)) => Some(*report),
+        _ => None,
+    }
+}
+
+/// `x / loss_scale` as [`rescale`] rounds it.
+fn unscaled<T: Float>(x: T, loss_scale: T) -> T {
+    let mut quotient = [x];
+    let inverse = Scaled::of(T::one()).div(Scaled::of(loss_scale));
+    // An error here is one of the whole call.
+    scale(&mut quotient, inverse.round()).map_or(T::nan(), |_| quotient[0])
+}
+
+/// Multiplies tensors whose norm over the loss scale is `norm` by `1 / loss_scale`, and by `max_norm / norm` if that is
+/// less.
+pub(super) fn rescale<T: Float>(
+    tensors: &mut [&mut [T]],
+    norm: Scaled<f64>,
+    loss_scale: T,
+    max_norm: T,
+) -> Result<Clip<T>> {
+    let value = norm.narrow();
+    let within = value <= max_norm;
+    if within && loss_scale.is_one() {
+        return Ok(Clip { norm: value, scale: T::one(), clipped: false, fault: None });
+    }
+    let ratio = if within { Scaled::of(T::one()) } else { Scaled::of(max_norm).div(norm) };
+    let factor = ratio.div(Scaled::of(loss_scale)).round();
+    let is_finite = norm.mantissa.is_finite();
+    for x in tensors {
+        if max_norm.is_zero() && is_finite {
+            x.fill(T::zero());
+        } else if !scale(x, factor)? && is_finite && !within {
+            // No element is larger than the norm: rounding alone led past the largest number.
+            x.iter_mut().filter(|x| x.is_infinite()).for_each(|x| *x = max_norm.copysign(*x));
+        }
+    }
+    Ok(Clip { norm: value, scale: factor.value(), clipped: !within, fault: None })
+}
+
+/// The norm of a slice, if all of it is finite.
+fn finite_norm<T: Float>(operation: &'static str, x: &[T]) -> Result<Scaled<f64>> {
+    let norm = Squares::of(x)?.norm();
+    if !norm.mantissa.is_finite() {
+        diagnose(operation, [Operand::slice("x", x)], [], overflow_or_invalid)?;
+    }
+    Ok(norm)
 }
 
 /// Moves each element into `-limit ..= limit`: `x = min(max(x, -limit), limit)`. Returns how many were outside.
@@ -156,7 +496,7 @@ pub fn clip_by_value_backward<T: Float>(x: &[T], limit: T, dy: &[T], dx: &mut [T
     diagnose(NAME, inputs, [Operand::slice("dx", dx)], overflow_or_invalid)
 }
 
-fn check_limit<T: Float>(operation: &'static str, argument: &'static str, limit: T) -> Result<()> {
+pub(super) fn check_limit<T: Float>(operation: &'static str, argument: &'static str, limit: T) -> Result<()> {
     if limit >= T::zero() {
         Ok(())
     } else {

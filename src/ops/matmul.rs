@@ -339,10 +339,7 @@ impl<T: Float> Product<'_, T> {
                                 )?),
                             };
                             let sum = unwiden::<T>(sums[i * cols.len() + j]);
-                            *c = Scaled::of(self.alpha)
-                                .mul(sum)
-                                .add(Scaled::of(beta).mul(Scaled::of(old)))
-                                .narrow();
+                            *c = Scaled::of(self.alpha).mul(sum).add(Scaled::of(beta).mul(Scaled::of(old))).narrow();
                         }
                         finite &= c.is_finite();
                     }

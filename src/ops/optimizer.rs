@@ -1,11 +1,13 @@
-//! Steps of optimisers, fused over a tensor: stochastic gradient descent with momentum, and AdamW.
+//! Steps of optimisers, fused over a tensor: stochastic gradient descent with momentum, Adam, and AdamW.
 
 use crate::error::{Error, Result, check_len};
 use crate::finite::{Operand, diagnose, overflow_or_invalid};
 use crate::float::Float;
+use crate::kernel::Runs;
 use crate::lanes::Lanes;
+use crate::scaled::power;
 use crate::simd::Simd;
-use crate::sweep::{Formula, Guard, apply, apply_if_finite};
+use crate::sweep::{Elementwise, Formula, Guard, Rehearsal, apply, apply_if_finite, rehearse};
 
 /// Stochastic gradient descent with momentum: `v = momentum v + g + weight_decay w`, then `w = w - learning_rate v`.
 ///
@@ -50,7 +52,10 @@ impl<T: Float> Sgd<T> {
         check_len(NAME, "g", g.len(), w.len(), "the length of w")?;
         check_len(NAME, "v", v.len(), w.len(), "the length of w")?;
         let step = SgdStep { settings: *self };
-        if apply_if_finite(step, [g], [&mut *w, &mut *v])?.finite {
+        // What the largest calm operands may lead to.
+        let calm = Calm::<T>::limit();
+        let worst_v = calm + calm + calm * weight_decay;
+        if apply_if_calm(step, [g], [&mut *w, &mut *v], worst_v + calm + learning_rate * worst_v)? {
             return Ok(());
         }
         let read_v = if momentum.is_zero() { &[] } else { &*v };
@@ -117,41 +122,144 @@ impl<T: Float> AdamW<T> {
     /// # Ok::<(), nanproof::Error>(())
     /// ```
     pub fn step(&self, t: u32, w: &mut [T], g: &[T], m: &mut [T], v: &mut [T]) -> Result<()> {
-        const NAME: &str = "adamw";
-        let Self { learning_rate, beta1, beta2, eps, weight_decay } = *self;
-        check_setting(NAME, "learning_rate", learning_rate, T::max_value())?;
-        check_setting(NAME, "beta1", beta1, below_one())?;
-        check_setting(NAME, "beta2", beta2, below_one())?;
-        check_setting(NAME, "weight_decay", weight_decay, T::max_value())?;
-        if !(eps >= T::min_positive_value() && eps.is_finite()) {
-            return Err(Error::Argument {
-                operation: NAME,
-                argument: "eps",
-                problem: "must be a normal number above 0",
-            });
-        }
-        if t == 0 {
-            return Err(Error::Argument { operation: NAME, argument: "t", problem: "is 0; steps count from 1" });
-        }
-        for (operand, len) in [("g", g.len()), ("m", m.len()), ("v", v.len())] {
-            check_len(NAME, operand, len, w.len(), "the length of w")?;
-        }
-        let step = AdamWStep {
-            settings: *self,
-            correction1: one_minus_power(beta1, t),
-            correction2: one_minus_power(beta2, t),
-        };
-        if apply_if_finite(step, [g], [&mut *w, &mut *m, &mut *v])?.finite {
-            return Ok(());
-        }
-        let read = |beta: T, mean| if beta.is_zero() { &[][..] } else { mean };
-        let (read_m, read_v) = (read(beta1, &*m), read(beta2, &*v));
-        let inputs = [("g", g), ("w", &*w), ("m", read_m), ("v", read_v)].map(|(name, x)| Operand::slice(name, x));
-        let (mut w, mut m, mut v) = (w.to_vec(), m.to_vec(), v.to_vec());
-        apply(step, [g], [&mut w, &mut m, &mut v])?;
-        let outputs = [Operand::slice("w", &w), Operand::slice("m", &m), Operand::slice("v", &v)];
-        diagnose(NAME, inputs, outputs, overflow_or_invalid)
+        adam_step("adamw", *self, Decay::Weights, t, w, g, m, v)
     }
+}
+
+/// Adam: with `g' = g + weight_decay w`, `m = beta1 m + (1 - beta1) g'` and `v = beta2 v + (1 - beta2) g'^2`,
+/// `w = w - learning_rate (m / (1 - beta1^t)) / (sqrt(v / (1 - beta2^t)) + eps)` at step `t`.
+///
+/// Source: Kingma and Ba, "Adam: a method for stochastic optimization", 2015.
+///
+/// ```
+/// let adam = nanproof::Adam { learning_rate: 0.1, ..nanproof::Adam::default() };
+/// let (mut w, mut m, mut v) = ([1.0_f64], [0.0], [0.0]);
+/// adam.step(1, &mut w, &[1e-3], &mut m, &mut v)?;
+/// assert!((w[0] - 0.9).abs() < 1e-5);
+/// # Ok::<(), nanproof::Error>(())
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Adam<T> {
+    /// The length of a step, 0 or more.
+    pub learning_rate: T,
+    /// How much of the mean gradient is kept, in `[0, 1)`.
+    pub beta1: T,
+    /// How much of the mean square is kept, in `[0, 1)`.
+    pub beta2: T,
+    /// What keeps the quotient finite where the mean square is 0: a normal number above 0.
+    pub eps: T,
+    /// The part of each weight that is added to its gradient, 0 or more; 0 by default.
+    pub weight_decay: T,
+}
+
+impl<T: Float> Default for Adam<T> {
+    fn default() -> Self {
+        let AdamW { learning_rate, beta1, beta2, eps, weight_decay: _ } = AdamW::default();
+        Self { learning_rate, beta1, beta2, eps, weight_decay: T::zero() }
+    }
+}
+
+impl<T: Float> Adam<T> {
+    /// Updates the weights `w` and the means `m` and `v`, which start as zeros, by the gradient `g`; `t` counts the steps
+    /// from 1.
+    ///
+    /// # Errors
+    /// Those of [`AdamW::step`].
+    ///
+    /// ```
+    /// let (mut w, mut m, mut v) = ([1.0_f32], [0.0], [0.0]);
+    /// nanproof::Adam::default().step(1, &mut w, &[0.0], &mut m, &mut v)?; // no 0 / 0
+    /// assert_eq!(w, [1.0]);
+    /// # Ok::<(), nanproof::Error>(())
+    /// ```
+    pub fn step(&self, t: u32, w: &mut [T], g: &[T], m: &mut [T], v: &mut [T]) -> Result<()> {
+        let Self { learning_rate, beta1, beta2, eps, weight_decay } = *self;
+        let settings = AdamW { learning_rate, beta1, beta2, eps, weight_decay };
+        adam_step("adam", settings, Decay::Gradients, t, w, g, m, v)
+    }
+}
+
+/// What the weight decay is taken from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Decay {
+    Weights,
+    Gradients,
+}
+
+#[expect(clippy::too_many_arguments, reason = "those of step, and what tells the two optimisers apart")]
+fn adam_step<T: Float>(
+    name: &'static str,
+    settings: AdamW<T>,
+    decay: Decay,
+    t: u32,
+    w: &mut [T],
+    g: &[T],
+    m: &mut [T],
+    v: &mut [T],
+) -> Result<()> {
+    let AdamW { learning_rate, beta1, beta2, eps, weight_decay } = settings;
+    check_setting(name, "learning_rate", learning_rate, T::max_value())?;
+    check_setting(name, "beta1", beta1, below_one())?;
+    check_setting(name, "beta2", beta2, below_one())?;
+    check_setting(name, "weight_decay", weight_decay, T::max_value())?;
+    if !(eps >= T::min_positive_value() && eps.is_finite()) {
+        return Err(Error::Argument { operation: name, argument: "eps", problem: "must be a normal number above 0" });
+    }
+    if t == 0 {
+        return Err(Error::Argument { operation: name, argument: "t", problem: "is 0; steps count from 1" });
+    }
+    for (operand, len) in [("g", g.len()), ("m", m.len()), ("v", v.len())] {
+        check_len(name, operand, len, w.len(), "the length of w")?;
+    }
+    let step = AdamWStep {
+        settings,
+        decay,
+        rate: learning_rate / one_minus_power(beta1, t),
+        correction: one_minus_power(beta2, t).recip(),
+    };
+    // What the largest calm operands may lead to.
+    let calm = Calm::<T>::limit();
+    let pull = calm + calm * weight_decay;
+    let worst_w = calm + learning_rate * weight_decay * calm + ((calm + pull) / eps) * step.rate;
+    let worst_v = (calm + pull * pull) * step.correction;
+    if apply_if_calm(step, [g], [&mut *w, &mut *m, &mut *v], worst_w + worst_v)? {
+        return Ok(());
+    }
+    let read = |beta: T, mean| if beta.is_zero() { &[][..] } else { mean };
+    let (read_m, read_v) = (read(beta1, &*m), read(beta2, &*v));
+    let inputs = [("g", g), ("w", &*w), ("m", read_m), ("v", read_v)].map(|(name, x)| Operand::slice(name, x));
+    let (mut w, mut m, mut v) = (w.to_vec(), m.to_vec(), v.to_vec());
+    apply(step, [g], [&mut w, &mut m, &mut v])?;
+    let outputs = [Operand::slice("w", &w), Operand::slice("m", &m), Operand::slice("v", &v)];
+    diagnose(name, inputs, outputs, overflow_or_invalid)
+}
+
+/// Applies a step if all that it would write is finite, and says so; else leaves everything as it was.
+///
+/// Calm operands can be told at the speed at which they are read. If `worst`, the largest that they lead to, is not near
+/// the largest number, the step is then taken at once; if they are not, it is rehearsed.
+fn apply_if_calm<T, F: Formula<T, 1, M>, const M: usize>(
+    step: F,
+    inputs: [&[T]; 1],
+    mut outputs: [&mut [T]; M],
+    worst: T,
+) -> Result<bool>
+where
+    Calm<T>: Formula<T, 1, M>,
+    T: Float
+        + for<'a> Runs<Elementwise<'a, T, F, 1, M>>
+        + for<'a> Runs<Rehearsal<'a, T, F, 1, M>>
+        + for<'a> Runs<Rehearsal<'a, T, Calm<T>, 1, M>>,
+{
+    let half = T::one() / (T::one() + T::one());
+    if worst <= T::max_value() * half {
+        let seen = rehearse(Calm::new(), inputs, outputs.each_ref().map(|y| &**y))?;
+        if seen.finite && !seen.guarded {
+            apply(step, inputs, outputs.each_mut().map(|y| &mut **y))?;
+            return Ok(true);
+        }
+    }
+    Ok(apply_if_finite(step, inputs, outputs)?.finite)
 }
 
 fn check_setting<T: Float>(operation: &'static str, argument: &'static str, x: T, largest: T) -> Result<()> {
@@ -209,12 +317,15 @@ impl<T: Float> Formula<T, 1, 2> for SgdStep<T> {
     }
 }
 
-/// One element of [`AdamW::step`].
+/// One element of [`AdamW::step`] or [`Adam::step`].
 #[derive(Clone, Copy, Debug)]
 pub struct AdamWStep<T> {
     settings: AdamW<T>,
-    correction1: T,
-    correction2: T,
+    decay: Decay,
+    /// The learning rate over the correction of the mean.
+    rate: T,
+    /// What the mean square is multiplied by.
+    correction: T,
 }
 
 impl<T: Float> Formula<T, 1, 3> for AdamWStep<T> {
@@ -227,11 +338,63 @@ impl<T: Float> Formula<T, 1, 3> for AdamWStep<T> {
     ) -> [Lanes<T, S>; 3] {
         let AdamW { learning_rate, beta1, beta2, eps, weight_decay } = self.settings;
         let one = T::one();
+        let g = if self.decay == Decay::Gradients { w.mul_add(g.all(weight_decay), g) } else { g };
         let m = decayed(m, beta1, g * g.all(one - beta1));
         let v = decayed(v, beta2, (g * g.all(one - beta2)) * g);
-        let scale = (v / g.all(self.correction2)).sqrt() + g.all(eps);
-        let direction = (m / g.all(self.correction1)) / scale;
-        let w = w.mul_add(g.all(-learning_rate * weight_decay), w);
-        [direction.mul_add(g.all(-learning_rate), w), m, v]
+        let direction = m / ((v * g.all(self.correction)).sqrt() + g.all(eps));
+        let w = if self.decay == Decay::Weights { w.mul_add(g.all(-learning_rate * weight_decay), w) } else { w };
+        [direction.mul_add(g.all(-self.rate), w), m, v]
+    }
+}
+
+/// Not a step but a look at its operands: finite if all are small enough that no square or sum of them overflows, not
+/// guarded if no mean square is negative.
+#[derive(Clone, Copy, Debug)]
+pub struct Calm<T> {
+    /// A calm number times this is finite.
+    factor: T,
+}
+
+impl<T: Float> Calm<T> {
+    fn new() -> Self {
+        Self { factor: power(T::BIAS - T::BIAS / 3) }
+    }
+
+    /// No calm number is as large.
+    fn limit() -> T {
+        power(T::BIAS / 3 + 1)
+    }
+
+    /// `x` times the factor; NaN if `g` is not calm.
+    #[expect(clippy::eq_op, reason = "not 0 for what is not finite")]
+    #[inline(always)]
+    fn both<S: Simd<T>>(self, x: Lanes<T, S>, g: Lanes<T, S>) -> Lanes<T, S> {
+        let g = g * g.all(self.factor);
+        x * x.all(self.factor) + (g - g)
+    }
+}
+
+impl<T: Float> Formula<T, 1, 2> for Calm<T> {
+    #[inline(always)]
+    fn apply<S: Simd<T>>(
+        self,
+        [g]: [Lanes<T, S>; 1],
+        [w, v]: [Lanes<T, S>; 2],
+        _: &mut Guard<T, S>,
+    ) -> [Lanes<T, S>; 2] {
+        [self.both(w, g), v * v.all(self.factor)]
+    }
+}
+
+impl<T: Float> Formula<T, 1, 3> for Calm<T> {
+    #[inline(always)]
+    fn apply<S: Simd<T>>(
+        self,
+        [g]: [Lanes<T, S>; 1],
+        [w, m, v]: [Lanes<T, S>; 3],
+        guard: &mut Guard<T, S>,
+    ) -> [Lanes<T, S>; 3] {
+        guard.note(v.lt(v.all(T::zero())));
+        [self.both(w, g), m * m.all(self.factor), v * v.all(self.factor)]
     }
 }

@@ -1,7 +1,7 @@
 //! AVX2 with FMA: a block is two registers, a mask two registers of all ones or all zeros.
 
 use pulp::x86::V3;
-use pulp::{NullaryFnOnce, cast, f32x8, f64x4, m32x8, m64x4, u64x2};
+use pulp::{NullaryFnOnce, cast, f32x4, f32x8, f64x4, m32x8, m64x4, u64x2};
 
 use super::{Simd, Tiled};
 use crate::float::Float;
@@ -70,6 +70,7 @@ fn zip<A: Copy, B: Copy, R>(a: [A; 2], b: [B; 2], f: impl Fn(A, B) -> R) -> [R; 
 impl Simd<f32> for Avx2 {
     type Vector = [f32x8; 2];
     type Mask = [m32x8; 2];
+    type Wide = Self;
 
     #[inline(always)]
     fn vectorize<K: Kernel<Elem = f32>>(self, kernel: K) -> K::Output {
@@ -93,6 +94,21 @@ impl Simd<f32> for Avx2 {
     #[inline(always)]
     fn store(self, x: [f32x8; 2]) -> [f32; 16] {
         cast(x)
+    }
+    #[inline(always)]
+    fn wide(self) -> Self {
+        self
+    }
+    #[inline(always)]
+    fn widen(self, x: [f32x8; 2]) -> [[f64x4; 2]; 2] {
+        both(
+            x,
+            #[inline(always)]
+            |x| {
+                let [low, high]: [f32x4; 2] = cast(x);
+                [self.0.convert_f32x4_to_f64x4(low), self.0.convert_f32x4_to_f64x4(high)]
+            },
+        )
     }
 
     #[inline(always)]
@@ -302,6 +318,7 @@ impl Simd<f32> for Avx2 {
 impl Simd<f64> for Avx2 {
     type Vector = [f64x4; 2];
     type Mask = [m64x4; 2];
+    type Wide = Self;
 
     #[inline(always)]
     fn vectorize<K: Kernel<Elem = f64>>(self, kernel: K) -> K::Output {
@@ -325,6 +342,14 @@ impl Simd<f64> for Avx2 {
     #[inline(always)]
     fn store(self, x: [f64x4; 2]) -> [f64; 8] {
         cast(x)
+    }
+    #[inline(always)]
+    fn wide(self) -> Self {
+        self
+    }
+    #[inline(always)]
+    fn widen(self, x: [f64x4; 2]) -> [[f64x4; 2]; 2] {
+        [x, [self.0.splat_f64x4(0.0); 2]]
     }
 
     #[inline(always)]

@@ -46,6 +46,7 @@ where
 impl Simd<f32> for Avx512 {
     type Vector = f32x16;
     type Mask = b16;
+    type Wide = Self;
 
     #[inline(always)]
     fn vectorize<K: Kernel<Elem = f32>>(self, kernel: K) -> K::Output {
@@ -69,6 +70,15 @@ impl Simd<f32> for Avx512 {
     #[inline(always)]
     fn store(self, x: f32x16) -> [f32; 16] {
         cast(x)
+    }
+    #[inline(always)]
+    fn wide(self) -> Self {
+        self
+    }
+    #[inline(always)]
+    fn widen(self, x: f32x16) -> [f64x8; 2] {
+        let [low, high]: [f32x8; 2] = cast(x);
+        [self.0.convert_f32x8_to_f64x8(low), self.0.convert_f32x8_to_f64x8(high)]
     }
 
     #[inline(always)]
@@ -176,6 +186,7 @@ impl Simd<f32> for Avx512 {
 impl Simd<f64> for Avx512 {
     type Vector = f64x8;
     type Mask = b8;
+    type Wide = Self;
 
     #[inline(always)]
     fn vectorize<K: Kernel<Elem = f64>>(self, kernel: K) -> K::Output {
@@ -199,6 +210,14 @@ impl Simd<f64> for Avx512 {
     #[inline(always)]
     fn store(self, x: f64x8) -> [f64; 8] {
         cast(x)
+    }
+    #[inline(always)]
+    fn wide(self) -> Self {
+        self
+    }
+    #[inline(always)]
+    fn widen(self, x: f64x8) -> [f64x8; 2] {
+        [x, self.0.splat_f64x8(0.0)]
     }
 
     #[inline(always)]

@@ -16,6 +16,7 @@ const FUSED: bool = cfg!(any(target_feature = "fma", all(target_arch = "aarch64"
 impl Simd<f32> for Baseline {
     type Vector = f32x16;
     type Mask = f32x16;
+    type Wide = Self;
 
     #[inline(always)]
     fn vectorize<K: Kernel<Elem = f32>>(self, kernel: K) -> K::Output {
@@ -42,6 +43,16 @@ impl Simd<f32> for Baseline {
     #[inline(always)]
     fn store(self, x: f32x16) -> [f32; 16] {
         x.to_array()
+    }
+    #[inline(always)]
+    fn wide(self) -> Self {
+        self
+    }
+    #[inline(always)]
+    fn widen(self, x: f32x16) -> [f64x8; 2] {
+        let (low, high) = x.as_array().split_at(8);
+        let half = |x: &[f32]| f64x8::new(core::array::from_fn(|i| f64::from(x[i])));
+        [half(low), half(high)]
     }
 
     #[inline(always)]
@@ -147,6 +158,7 @@ impl Simd<f32> for Baseline {
 impl Simd<f64> for Baseline {
     type Vector = f64x8;
     type Mask = f64x8;
+    type Wide = Self;
 
     #[inline(always)]
     fn vectorize<K: Kernel<Elem = f64>>(self, kernel: K) -> K::Output {
@@ -173,6 +185,14 @@ impl Simd<f64> for Baseline {
     #[inline(always)]
     fn store(self, x: f64x8) -> [f64; 8] {
         x.to_array()
+    }
+    #[inline(always)]
+    fn wide(self) -> Self {
+        self
+    }
+    #[inline(always)]
+    fn widen(self, x: f64x8) -> [f64x8; 2] {
+        [x, f64x8::splat(0.0)]
     }
 
     #[inline(always)]

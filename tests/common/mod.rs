@@ -4,8 +4,8 @@
 
 use nanproof::reference::{Wide, ulp_error};
 use nanproof::{
-    AdamW, CrossEntropy, EmptyRow, Error, Float, Isa, MatMut, MatRef, Matmul, NonFinite, Reduction, Result, SafeDiv,
-    Sgd, Softmax, *,
+    Adam, AdamW, Clipping, CrossEntropy, EmptyRow, Error, Float, Isa, MatMut, MatRef, Matmul, NonFinite, OnFault,
+    Reduction, Result, SafeDiv, Sgd, Softmax, *,
 };
 
 /// Random numbers by integer arithmetic alone (`SplitMix64`).
@@ -223,6 +223,20 @@ pub(crate) fn every_op<T: Float>() -> Vec<Op<T>> {
         ("clip_by_global_norm", |c| {
             update([c.x, c.y], |[x, y]| clip_by_global_norm(&mut [x, y], c.g.abs()).map(|clip| wide(clip.norm)))
         }),
+        ("clip_by_global_norm_with", |c| {
+            let options = Clipping { loss_scale: num(0.25), on_fault: OnFault::Zero };
+            update([c.x, c.y, &[T::zero(); 2]], |[x, y, norms]| {
+                clip_by_global_norm_with(options, &mut [x, y], c.g.abs(), Some(norms)).map(|clip| wide(clip.norm))
+            })
+        }),
+        ("clip_by_rms", |c| update([c.x], |[x]| clip_by_rms(x, c.g.abs()).map(|clip| wide(clip.norm)))),
+        ("clip_rows_by_norm", |c| {
+            update([c.x, &c.some_of_z(c.rows)], |[x, norms]| clip_rows_by_norm(c.matrix_mut(x), c.g.abs(), norms))
+        }),
+        ("clip_unitwise", |c| update([c.x], |[g]| clip_unitwise(c.matrix(c.y), c.matrix_mut(g), c.g.abs(), num(1e-3)))),
+        ("unscale", |c| update([c.x, c.y], |[x, y]| unscale(&mut [x, y], c.g.abs()).map(|clip| wide(clip.norm)))),
+        ("norm_partial", |c| write([0], |[_]| NormPartial::of(c.x)?.merge(NormPartial::of(c.y)?).norm().map(wide))),
+        ("check_finite", |c| write([0], |[_]| check_finite(c.x))),
         ("safe_div", |c| write([c.x.len()], |[q]| safe_div(c.x, c.y, q))),
         ("safe_div_with", |c| write([c.x.len()], |[q]| safe_div_with(SafeDiv { default: c.g }, c.x, c.y, q))),
         ("safe_div_backward", |c| write([c.x.len(); 2], |[da, db]| safe_div_backward(c.x, c.y, c.z, da, db))),
@@ -294,6 +308,11 @@ pub(crate) fn every_op<T: Float>() -> Vec<Op<T>> {
         ("adamw", |c| {
             let squares = &c.z.iter().map(|z| z.abs()).collect::<Vec<_>>();
             update([c.x, c.z, squares], |[w, m, v]| AdamW::default().step(3, w, c.y, m, v))
+        }),
+        ("adam", |c| {
+            let squares = &c.z.iter().map(|z| z.abs()).collect::<Vec<_>>();
+            let adam = Adam { weight_decay: num(0.01), ..Adam::default() };
+            update([c.x, c.z, squares], |[w, m, v]| adam.step(3, w, c.y, m, v))
         }),
     ]
 }
