@@ -4,8 +4,8 @@
 
 use nanproof::reference::{Wide, ulp_error};
 use nanproof::{
-    AdamW, CrossEntropy, EmptyRow, Error, Float, Isa, MatMut, MatRef, Matmul, NonFinite, Reduction, Result, SafeDiv,
-    Sgd, Softmax, *,
+    AdamW, CrossEntropy, EmptyRow, Error, Float, Isa, MatMut, MatRef, Matmul, NonFinite, Reduction, Result, Safe, Sgd,
+    Softmax, *,
 };
 
 /// Random numbers by integer arithmetic alone (`SplitMix64`).
@@ -224,7 +224,9 @@ pub(crate) fn every_op<T: Float>() -> Vec<Op<T>> {
             update([c.x, c.y], |[x, y]| clip_by_global_norm(&mut [x, y], c.g.abs()).map(|clip| wide(clip.norm)))
         }),
         ("safe_div", |c| write([c.x.len()], |[q]| safe_div(c.x, c.y, q))),
-        ("safe_div_with", |c| write([c.x.len()], |[q]| safe_div_with(SafeDiv { default: c.g }, c.x, c.y, q))),
+        ("safe_div_with", |c| {
+            write([c.x.len()], |[q]| safe_div_with(Safe { default: c.g, eps: T::zero() }, c.x, c.y, q))
+        }),
         ("safe_div_backward", |c| write([c.x.len(); 2], |[da, db]| safe_div_backward(c.x, c.y, c.z, da, db))),
         ("l2_norm", |c| write([0], |[_]| l2_norm(c.x).map(wide))),
         ("l2_norm_backward", |c| write([c.x.len()], |[dx]| l2_norm_backward(c.x, c.g, dx))),
