@@ -13,7 +13,7 @@ use crate::sweep::{Formula, Guard};
 /// A factor times a logarithm: `z = x ln(y)`, and 0 where `x` is 0. Returns how many `x` were 0.
 ///
 /// `y` is as long as `x`, or counts for each of the rows that `x` consists of: one row, or one number. `z` is as long as
-/// `x`. Within 0.51 ULP. Where `x` is 0 `y` is not read. `y = 0` is a pole, and `y < 0` gives NaN.
+/// `x`. Within 0.51 ULP, and 1 ULP next to subnormal results. Where `x` is 0 `y` is not read. `y = 0` is a pole, and `y < 0` gives NaN.
 ///
 /// Gradient: [`xlogy_backward`].
 ///
@@ -37,7 +37,7 @@ pub fn xlogy<T: Float>(x: &[T], y: &[T], z: &mut [T]) -> Result<usize> {
 /// `dx` is 0 if `y <= 0`. `g` and `dx` are as long as `x`, `dy` as long as `y`: of a `y` that counts for several rows it is
 /// the sum over them, in ascending order, with its rounding errors kept.
 ///
-/// `dx` within 0.51 ULP, `dy` within 1.5 ULP (where it is a sum, of each term); nothing over- or underflows on the way.
+/// `dx` within 1 ULP, `dy` within 1.5 ULP (where it is a sum, of each term); nothing over- or underflows on the way.
 ///
 /// # Errors
 /// As [`xlogy`].
@@ -54,7 +54,7 @@ pub fn xlogy_backward<T: Float>(x: &[T], y: &[T], g: &[T], dx: &mut [T], dy: &mu
 
 /// A factor times the logarithm of `1 + y`: `z = x ln(1 + y)`, and 0 where `x` is 0. Returns how many `x` were 0.
 ///
-/// As [`xlogy`], but the pole is at `y = -1`. Within 0.51 ULP, for small `y` too.
+/// As [`xlogy`], but the pole is at `y = -1`. Within 0.51 ULP, and 1 ULP next to subnormal results; for small `y` too.
 ///
 /// Gradient: [`xlog1py_backward`].
 ///
@@ -71,8 +71,8 @@ pub fn xlog1py<T: Float>(x: &[T], y: &[T], z: &mut [T]) -> Result<usize> {
     times_log("xlog1py", XLog { one_plus: true }, x, y, z)
 }
 
-/// The gradients of [`xlog1py`]: `dx = g ln(1 + y)` and `dy = g x / (1 + y)`, as [`xlogy_backward`]; `dx` within 0.51
-/// ULP, `dy` within 2 ULP.
+/// The gradients of [`xlog1py`]: `dx = g ln(1 + y)` and `dy = g x / (1 + y)`, as [`xlogy_backward`]; `dx` within 1 ULP,
+/// `dy` within 2 ULP.
 ///
 /// # Errors
 /// As [`xlogy`].
