@@ -5,8 +5,8 @@ mod common;
 use common::{Case, KINDS, Kind, assert_same, data, draw, every_op, mat, mat_mut, num, on_every_isa, wide};
 use nanproof::reference::{self, ulp_error};
 use nanproof::{
-    Float, MatRef, clip_by_norm, clip_by_value, dot, l2_norm, log_softmax, logsumexp, matmul, matmul_backward, relu,
-    safe_div, softmax, sum, tanh,
+    Float, MatRef, clip_by_norm, clip_by_value, cosine_similarity, dot, l2_norm, log_softmax, logsumexp, lp_norm,
+    lp_norm_rows, matmul, matmul_backward, mean_rows, normalize, relu, safe_div, safe_div_backward, softmax, sum, tanh,
 };
 use proptest::prelude::*;
 
@@ -222,17 +222,32 @@ fn every_length<T: Float>() {
     for len in 0..=200 {
         let x = data::<T>(len as u64, Kind::Within(5.0), len);
         let z = data::<T>(1000 + len as u64, Kind::Within(5.0), len);
-        let maps: [(&str, Vec<reference::Wide>, f64); 6] = [
+        let one = reference::Wide::from(1);
+        let zero = reference::Wide::from(0);
+        let maps: [(&str, Vec<reference::Wide>, f64); 9] = [
             ("relu", x.iter().map(|&x| reference::relu(x)).collect(), 0.0),
             ("tanh", x.iter().map(|&x| reference::tanh(x)).collect(), 1.5),
             ("tanh_backward", x.iter().zip(&z).map(|(&x, &z)| reference::tanh_backward(x, z)).collect(), 4.0),
             ("safe_div", x.iter().zip(&z).map(|(&x, &z)| reference::safe_div(x, z)).collect(), 0.5),
+            ("safe_recip", x.iter().map(|&x| one / x.into()).collect(), 0.5),
+            (
+                "safe_ln",
+                x.iter().map(|&x| if x > T::zero() { reference::Wide::new(x).ln() } else { zero }).collect(),
+                0.51,
+            ),
+            ("xlogy", x.iter().zip(&z).map(|(&x, &z)| reference::xlogy(x, z)).collect(), 0.51),
             ("softmax", reference::softmax(&x), 2.0),
             ("log_softmax", reference::log_softmax(&x), 2.0),
         ];
         let numbers = [
             ("sum", reference::sum(&x), reference::sum(&x.iter().map(|x| x.abs()).collect::<Vec<_>>()).to_f64()),
             ("l2_norm", reference::l2_norm(&x), 0.0),
+            ("lp_norm", reference::lp_norm(num(1.25), &x), 0.0),
+            ("lp_norm_rows, 1", reference::lp_norm(T::one(), &x), 0.0),
+            ("lp_norm_rows, 3", reference::lp_norm(num(3.0), &x), 0.0),
+            ("lp_norm_rows, inf", reference::lp_norm(T::infinity(), &x), 0.0),
+            ("cosine_similarity", reference::cosine_similarity(&x, &z), 1.0),
+            ("std_rows", reference::variance(&x, 0).sqrt(), 0.0),
             ("logsumexp", reference::logsumexp(&x), 0.0),
             ("dot", reference::dot(&x, &z), 25.0 * len as f64),
         ];
@@ -273,6 +288,19 @@ fn empty<T: Float>() {
         logsumexp::<T>(mat(&[], rows, cols), &mut lse).expect("no fault");
         assert_same("log-sum-exp", &lse, &vec![T::neg_infinity(); rows]);
     }
+    assert_eq!(lp_norm::<T>(num(3.0), &[]), Ok(T::zero()));
+    for (rows, cols) in [(0, 0), (0, 5), (5, 0)] {
+        let (x, mut y) = (mat::<T>(&[], rows, cols), vec![T::nan(); rows]);
+        normalize(T::zero(), x, mat_mut(&mut [], rows, cols)).expect("no fault");
+        lp_norm_rows(T::one(), x, &mut y).expect("no fault");
+        assert_same("norms", &y, &vec![T::zero(); rows]);
+        cosine_similarity(x, x, &mut y).expect("no fault");
+        assert_same("angles", &y, &vec![T::zero(); rows]);
+        assert_eq!(mean_rows(x, &mut y).is_err(), rows > 0);
+    }
+    let mut db = [T::nan(); 3];
+    safe_div_backward(&[], &[T::one(); 3], &[], &mut [], &mut db).expect("no fault");
+    assert_same("no rows", &db, &[T::zero(); 3]);
     let mut c = [T::nan(); 6];
     matmul::<T>(mat(&[], 2, 0), mat(&[], 0, 3), mat_mut(&mut c, 2, 3)).expect("no fault");
     assert_same("a product over nothing", &c, &[T::zero(); 6]);
