@@ -13,13 +13,9 @@ use crate::ops::cross_entropy::CrossEntropyRows;
 use crate::ops::divide::{Quotient, QuotientBackward};
 use crate::ops::guarded::{Guarded, GuardedBackward};
 use crate::ops::logsumexp::LogSumExpRow;
-use crate::ops::moments::{MomentBackwardRow, MomentRow};
 use crate::ops::norm::{MaxAbs, SumOfSquares};
 use crate::ops::optimizer::{AdamWStep, SgdStep};
 use crate::ops::power::{Power, PowerBackward, XLog, XLogBackward};
-use crate::ops::row_norm::{
-    CosineBackwardRow, CosineRow, LpNormBackwardRow, LpNormRow, NormalizeBackwardRow, NormalizeRow,
-};
 use crate::ops::scale::{Scale, ScaleSteps};
 use crate::ops::softmax::{LogSoftmaxBackwardRow, LogSoftmaxRow, SoftmaxBackwardRow, SoftmaxRow};
 use crate::ops::sum::{Dot, Sum};
@@ -175,14 +171,6 @@ compile!(
     Rowwise<'a, Self, LogSoftmaxRow, 1>,
     Rowwise<'a, Self, LogSoftmaxBackwardRow, 2>,
     Rowwise<'a, Self, LogSumExpRow, 1>,
-    Rowwise<'a, Self, CosineBackwardRow, 3>,
-    Rowwise<'a, Self, CosineRow, 2>,
-    Rowwise<'a, Self, LpNormBackwardRow<Self>, 2>,
-    Rowwise<'a, Self, LpNormRow<Self>, 1>,
-    Rowwise<'a, Self, MomentBackwardRow, 2>,
-    Rowwise<'a, Self, MomentRow, 1>,
-    Rowwise<'a, Self, NormalizeBackwardRow<Self>, 2>,
-    Rowwise<'a, Self, NormalizeRow<Self>, 1>,
     Rowwise<'a, Self, SoftmaxRow, 2>,
     Rowwise<'a, Self, SoftmaxBackwardRow, 2>,
 );

@@ -41,10 +41,6 @@
 //! | logarithms | [`safe_ln`], [`xlogy`], [`xlog1py`] | [`safe_ln_backward`], [`xlogy_backward`], [`xlog1py_backward`] |
 //! | powers | [`safe_pow`] | [`safe_pow_backward`] |
 //! | sums and norms | [`sum`], [`dot`], [`l2_norm`] | [`sum_backward`], [`dot_backward`], [`l2_norm_backward`] |
-//! | norms of any order | [`lp_norm`], [`lp_norm_rows`] | [`lp_norm_backward`], [`lp_norm_rows_backward`] |
-//! | rows of norm 1, their angles | [`normalize`], [`cosine_similarity`] | [`normalize_backward`], [`cosine_similarity_backward`] |
-//! | the mean of rows | [`mean_rows`] | [`mean_rows_backward`] |
-//! | their spread | [`variance_rows`], [`std_rows`] | [`variance_rows_backward`], [`std_rows_backward`] |
 //! | activations | [`relu`], [`tanh`] | [`relu_backward`], [`tanh_backward`] |
 //! | bounded gradients | [`clip_by_value`], [`clip_by_norm`], [`clip_by_global_norm`] | [`clip_by_value_backward`] |
 //! | a step of training | [`Sgd`], [`AdamW`] | |

@@ -14,7 +14,7 @@ mod ln_1p;
 mod oracle;
 mod tanh;
 
-pub(crate) use exp::{exp_of_difference, exp_of_sum, exp_parts, exp_terms, scale, scaled_product, split_exponent};
+pub(crate) use exp::{exp_of_difference, exp_of_sum, exp_parts, scale, scaled_product, split_exponent};
 pub(crate) use ln::{ln, ln_parts};
 pub(crate) use ln_1p::ln_1p;
 pub(crate) use tanh::{tanh, tanh_derivative_times};

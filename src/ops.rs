@@ -9,11 +9,9 @@ pub(crate) mod divide;
 pub(crate) mod guarded;
 pub(crate) mod logsumexp;
 pub(crate) mod matmul;
-pub(crate) mod moments;
 pub(crate) mod norm;
 pub(crate) mod optimizer;
 pub(crate) mod power;
-pub(crate) mod row_norm;
 pub(crate) mod scale;
 pub(crate) mod softmax;
 pub(crate) mod sum;
@@ -30,15 +28,8 @@ pub use guarded::{
 };
 pub use logsumexp::{logsumexp, logsumexp_backward};
 pub use matmul::{Matmul, matmul, matmul_backward, matmul_with};
-pub use moments::{
-    Variance, mean_rows, mean_rows_backward, std_rows, std_rows_backward, variance_rows, variance_rows_backward,
-};
 pub use norm::{l2_norm, l2_norm_backward};
 pub use optimizer::{AdamW, Sgd};
 pub use power::{safe_pow, safe_pow_backward, xlog1py, xlog1py_backward, xlogy, xlogy_backward};
-pub use row_norm::{
-    cosine_similarity, cosine_similarity_backward, lp_norm, lp_norm_backward, lp_norm_rows, lp_norm_rows_backward,
-    normalize, normalize_backward,
-};
 pub use softmax::{EmptyRow, Softmax, log_softmax, log_softmax_backward, softmax, softmax_backward, softmax_with};
 pub use sum::{dot, dot_backward, sum, sum_backward};

@@ -505,66 +505,6 @@ pub fn l2_norm_backward<T: Float>(x: &[T], g: T) -> Vec<Wide> {
     x.iter().map(|&x| if norm.is_zero() { norm } else { Wide::new(g) * Wide::new(x) / norm }).collect()
 }
 
-/// `(|x[0]|^p + |x[1]|^p + ...)^(1/p)`, the largest magnitude for `p = inf`.
-///
-/// ```
-/// assert_eq!(nanproof::reference::lp_norm(1.0, &[3e-300_f64, -4e-300]).to_f64(), 7e-300);
-/// ```
-#[must_use]
-pub fn lp_norm<T: Float>(p: T, x: &[T]) -> Wide {
-    let largest = x.iter().map(|x| Wide::new(x.abs())).fold(Wide::ZERO, |a, b| if b > a { b } else { a });
-    if p.is_infinite() || largest.is_zero() {
-        return largest;
-    }
-    let p = Wide::new(p);
-    let terms = x.iter().filter(|x| !x.is_zero()).map(|x| (p * (Wide::new(x.abs()) / largest).ln()).exp());
-    largest * (terms.fold(Wide::ZERO, Wide::add).ln() / p).exp()
-}
-
-/// The gradient of [`lp_norm`], for finite `p`: `g sign(x) (|x| / norm)^(p-1)`, and 0 where `x` is 0.
-///
-/// ```
-/// assert_eq!(nanproof::reference::lp_norm_backward(1.0, &[3.0_f32, -4.0], 2.0)[1].to_f64(), -2.0);
-/// ```
-#[must_use]
-pub fn lp_norm_backward<T: Float>(p: T, x: &[T], g: T) -> Vec<Wide> {
-    let (norm, less_one, g) = (lp_norm(p, x), Wide::new(p) - Wide::ONE, Wide::new(g));
-    let gradient = |&x: &T| {
-        let magnitude = g * (less_one * (Wide::new(x.abs()) / norm).ln()).exp();
-        if x.is_zero() {
-            Wide::ZERO
-        } else if x < T::zero() {
-            -magnitude
-        } else {
-            magnitude
-        }
-    };
-    x.iter().map(gradient).collect()
-}
-
-/// `sum(a b) / (|a| |b|)`, and 0 if either is all zeros.
-///
-/// ```
-/// assert_eq!(nanproof::reference::cosine_similarity(&[1e300_f64], &[-1e300]).to_f64(), -1.0);
-/// ```
-#[must_use]
-pub fn cosine_similarity<T: Float>(a: &[T], b: &[T]) -> Wide {
-    let norms = l2_norm(a) * l2_norm(b);
-    if norms.is_zero() { Wide::ZERO } else { dot(a, b) / norms }
-}
-
-/// `sum((x - mean)^2) / (n - ddof)`.
-///
-/// ```
-/// assert_eq!(nanproof::reference::variance(&[1.0_f32, 3.0], 0).to_f64(), 1.0);
-/// ```
-#[must_use]
-pub fn variance<T: Float>(x: &[T], ddof: usize) -> Wide {
-    let mean = sum(x) / Wide::new(x.len() as f64);
-    let squares = x.iter().map(|&x| Wide::new(x) - mean).fold(Wide::ZERO, |sum, d| sum + d * d);
-    squares / Wide::new((x.len() - ddof) as f64)
-}
-
 /// `x` if its norm is at most `max_norm`, else `x max_norm / |x|`.
 ///
 /// ```

@@ -177,7 +177,7 @@ impl<T: Float> RowSum<T> {
 
 /// `a b + c` of numbers, rounded once.
 #[inline(always)]
-pub(crate) fn fma<T: Float, S: Simd<T>>(simd: S, a: T, b: T, c: T) -> T {
+fn fma<T: Float, S: Simd<T>>(simd: S, a: T, b: T, c: T) -> T {
     Lanes::splat(simd, a).mul_add(Lanes::splat(simd, b), Lanes::splat(simd, c)).first()
 }
 

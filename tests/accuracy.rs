@@ -6,13 +6,11 @@ mod common;
 use common::{Kind, Rng, Worst, data, draw, mat, mat_mut, num, nums, on_every_isa};
 use nanproof::reference::{self, Wide};
 use nanproof::{
-    CrossEntropy, Float, Matmul, Reduction, Safe, Variance, clip_by_global_norm, clip_by_norm, cosine_similarity,
-    cross_entropy, cross_entropy_backward, dot, dot_backward, l2_norm, l2_norm_backward, log_softmax,
-    log_softmax_backward, logsumexp, logsumexp_backward, lp_norm, lp_norm_backward, matmul, matmul_with, mean_rows,
-    normalize, normalize_backward, safe_div, safe_div_backward, safe_ln, safe_ln_backward, safe_pow, safe_pow_backward,
-    safe_recip, safe_recip_backward, safe_rsqrt, safe_rsqrt_backward, safe_sqrt, safe_sqrt_backward, softmax,
-    softmax_backward, std_rows, sum, tanh, tanh_backward, variance_rows, xlog1py, xlog1py_backward, xlogy,
-    xlogy_backward,
+    CrossEntropy, Float, Matmul, Reduction, Safe, clip_by_global_norm, clip_by_norm, cross_entropy,
+    cross_entropy_backward, dot, dot_backward, l2_norm, l2_norm_backward, log_softmax, log_softmax_backward, logsumexp,
+    logsumexp_backward, matmul, matmul_with, safe_div, safe_div_backward, safe_ln, safe_ln_backward, safe_pow,
+    safe_pow_backward, safe_recip, safe_recip_backward, safe_rsqrt, safe_rsqrt_backward, safe_sqrt, safe_sqrt_backward,
+    softmax, softmax_backward, sum, tanh, tanh_backward, xlog1py, xlog1py_backward, xlogy, xlogy_backward,
 };
 
 /// Half a unit in the last place of 1.
@@ -450,103 +448,6 @@ fn quotients<T: Float>() {
 fn division_and_its_gradients() {
     quotients::<f32>();
     quotients::<f64>();
-}
-
-fn norms_of_any_order<T: Float>() {
-    let [mut norm, mut gradient, mut unit, mut mean, mut variance, mut std] =
-        ["lp_norm", "lp_norm_backward", "normalize", "mean_rows", "variance_rows", "std_rows"].map(Worst::of::<T>);
-    let [mut cosine, mut normalize_share] =
-        ["cosine_similarity, of its bound", "normalize_backward, of its bound"].map(Worst::of::<T>);
-    let u = unit_roundoff::<T>();
-    let finite = |x: &[T]| x.iter().all(|x| x.is_finite());
-    for (name, x) in vectors::<T>().into_iter().filter(|(_, x)| (1..=1000).contains(&x.len()) && finite(x)) {
-        let n = x.len();
-        let view = mat(&x, 1, n);
-        let mut y = vec![T::nan(); n];
-        for p in [1.0, 2.0, 3.0, 1.5, 0.5, 0.0625, 40.0, 1000.0, f64::INFINITY] {
-            let p = num::<T>(p);
-            let want = reference::lp_norm(p, &x);
-            match lp_norm(p, &x) {
-                Ok(got) => norm.compare(&[got], &[want], &format!("{name}, p {p}")),
-                Err(error) => assert!(want > Wide::new(T::max_value()), "{name}, p {p}: {error}"),
-            }
-            for g in nums::<T>(&[1.0, -1e20, 1e-20]).into_iter().filter(|_| p.is_finite()) {
-                let want = reference::lp_norm_backward(p, &x, g);
-                let _ = lp_norm_backward(p, &x, g, &mut y);
-                gradient.compare(&y, &want, &format!("{name}, p {p}, g {g:e}"));
-            }
-        }
-        let length = reference::l2_norm(&x);
-        if length > Wide::from(0) {
-            let want = x.iter().map(|&x| Wide::new(x) / length).collect::<Vec<_>>();
-            normalize(T::zero(), view, mat_mut(&mut y, 1, n)).expect("finite");
-            unit.compare(&y, &want, &name);
-        }
-        for (seed, kind) in [(1, Kind::Within(1.0)), (2, Kind::AnyFinite), (3, Kind::Tiny)] {
-            let b = data::<T>(seed, kind, n);
-            let want = reference::cosine_similarity(&x, &b);
-            cosine_similarity(view, mat(&b, 1, n), &mut y[..1]).expect("finite");
-            let nu = Wide::new(n as f64) * u;
-            let bound = Wide::new(1.1) * u * want.abs() + nu * nu + smallest::<T>();
-            cosine.meet(share(y[0], want, bound), || format!("{name}, {kind:?}: {:e} for {:e}", y[0], want.to_f64()));
-            if length > Wide::from(0) {
-                let _ = normalize_backward(T::zero(), view, mat(&b, 1, n), mat_mut(&mut y, 1, n));
-                let projection = reference::dot(&x, &b) / length;
-                for i in 0..n {
-                    let part = Wide::new(x[i]) / length * projection;
-                    let want = (Wide::new(b[i]) - part) / length;
-                    let size = (Wide::new(b[i]).abs() * Wide::from(4) + part.abs() * Wide::from(9)) / length;
-                    let context = || format!("{name}, {kind:?}: {:e} for {:e}", y[i], want.to_f64());
-                    let error = if y[i].is_infinite() {
-                        reference::ulp_error(y[i], want)
-                    } else {
-                        share(y[i], want, u * size + smallest::<T>())
-                    };
-                    normalize_share.meet(error, context);
-                }
-            }
-        }
-        mean_rows(view, &mut y[..1]).expect("finite");
-        // A mean that cancels is as exact as its sum.
-        let want = reference::sum(&x) / Wide::new(n as f64);
-        let size = x.iter().fold(Wide::from(0), |sum, &x| sum + Wide::new(x).abs());
-        let cancelled = (Wide::new(y[0]) - want).abs() <= size * u * u * Wide::new(n as f64);
-        if !cancelled {
-            mean.compare(&y[..1], &[want], &name);
-        }
-    }
-    // Deviations of every size beside the mean.
-    for (center, spread) in
-        [(0.0, 1.0), (3.0, 1.0), (1e3, 1.0), (1e5, 1.0), (1e6, 1.0), (-1e20, 1e19), (1e-20, 1e-21), (1e30, 1e25)]
-    {
-        for n in [2, 3, 16, 17, 100, 1000] {
-            let x = data::<T>(n as u64, Kind::Within(1.0), n)
-                .into_iter()
-                .map(|x| x * num(spread) + num(center))
-                .collect::<Vec<_>>();
-            let want = reference::variance(&x, 1);
-            let (mut y, context) = ([T::nan()], format!("{n} near {center:e} by {spread:e}"));
-            std_rows(Variance { ddof: 1 }, mat(&x, 1, n), &mut y).expect("finite");
-            std.compare(&y, &[want.sqrt()], &context);
-            if let Ok(()) = variance_rows(Variance { ddof: 1 }, mat(&x, 1, n), &mut y) {
-                variance.compare(&y, &[want], &context);
-            }
-        }
-    }
-    norm.assert_at_most(1.0);
-    gradient.assert_at_most(3.0);
-    unit.assert_at_most(1.0);
-    cosine.assert_at_most(1.0);
-    normalize_share.assert_at_most(1.0);
-    mean.assert_at_most(0.51);
-    variance.assert_at_most(3.0);
-    std.assert_at_most(2.0);
-}
-
-#[test]
-fn norms_of_rows() {
-    norms_of_any_order::<f32>();
-    norms_of_any_order::<f64>();
 }
 
 /// Positive numbers of every size, and around 1.

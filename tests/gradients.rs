@@ -6,14 +6,12 @@ mod common;
 use approx::assert_relative_eq;
 use common::{Kind, assert_same, data, mat, mat_mut, num, nums};
 use nanproof::{
-    CrossEntropy, Float, Reduction, Safe, Variance, clip_by_value, clip_by_value_backward, cosine_similarity,
-    cosine_similarity_backward, cross_entropy, cross_entropy_backward, dot, dot_backward, l2_norm, l2_norm_backward,
-    log_softmax, log_softmax_backward, logsumexp, logsumexp_backward, lp_norm, lp_norm_backward, lp_norm_rows,
-    lp_norm_rows_backward, matmul, matmul_backward, mean_rows, mean_rows_backward, normalize, normalize_backward, relu,
-    relu_backward, safe_div, safe_div_backward, safe_ln, safe_ln_backward, safe_pow, safe_pow_backward, safe_recip,
-    safe_recip_backward, safe_rsqrt, safe_rsqrt_backward, safe_sqrt, safe_sqrt_backward, softmax, softmax_backward,
-    std_rows, std_rows_backward, sum, sum_backward, tanh, tanh_backward, variance_rows, variance_rows_backward,
-    xlog1py, xlog1py_backward, xlogy, xlogy_backward,
+    CrossEntropy, Float, Reduction, Safe, clip_by_value, clip_by_value_backward, cross_entropy, cross_entropy_backward,
+    dot, dot_backward, l2_norm, l2_norm_backward, log_softmax, log_softmax_backward, logsumexp, logsumexp_backward,
+    matmul, matmul_backward, relu, relu_backward, safe_div, safe_div_backward, safe_ln, safe_ln_backward, safe_pow,
+    safe_pow_backward, safe_recip, safe_recip_backward, safe_rsqrt, safe_rsqrt_backward, safe_sqrt, safe_sqrt_backward,
+    softmax, softmax_backward, sum, sum_backward, tanh, tanh_backward, xlog1py, xlog1py_backward, xlogy,
+    xlogy_backward,
 };
 
 /// The gradient of `f` at `x`, with an error of about `h^4`.
@@ -150,44 +148,6 @@ fn powers_and_logarithms() {
             assert_close(&dx, &differences(&x, |x| weighted(&g, |z| forward(x, y, z).map(drop))));
             assert_close(&dy, &differences(y, |y| weighted(&g, |z| forward(&x, y, z).map(drop))));
         }
-    }
-}
-
-#[test]
-fn norms_of_rows() {
-    let (x, dy) = (sample(25), sample(26));
-    let (view, len) = (mat(&x, ROWS, COLS), x.len());
-    let mut dx = vec![f64::NAN; len];
-    for p in [1.0, 2.0, 3.0, 1.5, f64::INFINITY] {
-        lp_norm_rows_backward(p, view, &dy[..ROWS], mat_mut(&mut dx, ROWS, COLS)).expect("finite");
-        let f = |x: &[f64]| weighted(&dy[..ROWS], |y| lp_norm_rows(p, mat(x, ROWS, COLS), y));
-        assert_close(&dx, &differences(&x, f));
-        lp_norm_backward(p, &x, 0.7, &mut dx).expect("finite");
-        assert_close(&dx, &differences(&x, |x| 0.7 * lp_norm(p, x).expect("finite")));
-    }
-    for eps in [0.0, 1e-3, 100.0] {
-        normalize_backward(eps, view, mat(&dy, ROWS, COLS), mat_mut(&mut dx, ROWS, COLS)).expect("finite");
-        let f = |x: &[f64]| weighted(&dy, |y| normalize(eps, mat(x, ROWS, COLS), mat_mut(y, ROWS, COLS)));
-        assert_close(&dx, &differences(&x, f));
-    }
-    let b = sample(27);
-    let mut db = dx.clone();
-    let (da_view, db_view) = (mat_mut(&mut dx, ROWS, COLS), mat_mut(&mut db, ROWS, COLS));
-    cosine_similarity_backward(view, mat(&b, ROWS, COLS), &dy[..ROWS], da_view, db_view).expect("finite");
-    let f =
-        |a: &[f64], b: &[f64]| weighted(&dy[..ROWS], |y| cosine_similarity(mat(a, ROWS, COLS), mat(b, ROWS, COLS), y));
-    assert_close(&dx, &differences(&x, |x| f(x, &b)));
-    assert_close(&db, &differences(&b, |b| f(&x, b)));
-    mean_rows_backward(&dy[..ROWS], mat_mut(&mut dx, ROWS, COLS)).expect("finite");
-    assert_close(&dx, &differences(&x, |x| weighted(&dy[..ROWS], |y| mean_rows(mat(x, ROWS, COLS), y))));
-    for ddof in [0, 1] {
-        let options = Variance { ddof };
-        variance_rows_backward(options, view, &dy[..ROWS], mat_mut(&mut dx, ROWS, COLS)).expect("finite");
-        let f = |x: &[f64]| weighted(&dy[..ROWS], |y| variance_rows(options, mat(x, ROWS, COLS), y));
-        assert_close(&dx, &differences(&x, f));
-        std_rows_backward(options, view, &dy[..ROWS], mat_mut(&mut dx, ROWS, COLS)).expect("finite");
-        let f = |x: &[f64]| weighted(&dy[..ROWS], |y| std_rows(options, mat(x, ROWS, COLS), y));
-        assert_close(&dx, &differences(&x, f));
     }
 }
 

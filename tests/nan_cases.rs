@@ -12,7 +12,7 @@
 //! | select of any two operands, `x^y` by its parts | jax#5798, tensorflow#2540, pytorch#23156, burn#3727, torch7#60 (products) |
 //! | atan2 | pytorch#98276, e3nn#112 |
 //! | max, argmax, pooling, scatter | jax#4640, mlx#4274, pytorch#7670, #169263, tinygrad#12296, #1298 |
-//! | layer-norm, rms-norm, batch-norm | burn#1992, pytorch#133085, nntrainer#3935 |
+//! | p-norms, cosine, normalisation, variance | tt-metal#55585, #55159, pytorch#36493, #51912, optax#946, keras#23075, burn#1992 |
 //! | softplus, gelu, silu, sigmoid, mish | burn#5373, pytorch#185770, #195197, tt-metal#56517, jax#40828, MLAlgorithms#31 |
 //! | loss scale | pytorch#99640, #98828 |
 //! | f16 and bf16 | burn#5699, fairscale#263, llama.cpp#15619, mlc-llm#1638 |
@@ -22,14 +22,12 @@ mod common;
 use common::{Kind, assert_same, data, mat, mat_mut, num, nums, report};
 use nanproof::reference::{self, ulp_error};
 use nanproof::{
-    AdamW, Class, CrossEntropy, Error, Float, Index, Matmul, Origin, Reduction, Safe, Sgd, Variance,
-    clip_by_global_norm, clip_by_norm, clip_by_value, clip_by_value_backward, cosine_similarity,
-    cosine_similarity_backward, cross_entropy, cross_entropy_with_gradient, l2_norm, l2_norm_backward, log_softmax,
-    log_softmax_backward, logsumexp, logsumexp_backward, lp_norm, lp_norm_backward, lp_norm_rows,
-    lp_norm_rows_backward, matmul_with, normalize, normalize_backward, relu, relu_backward, safe_div,
-    safe_div_backward, safe_ln, safe_ln_backward, safe_pow, safe_pow_backward, safe_recip, safe_recip_backward,
-    safe_rsqrt, safe_rsqrt_backward, safe_sqrt, safe_sqrt_backward, softmax, softmax_backward, std_rows,
-    std_rows_backward, tanh, tanh_backward, variance_rows, xlog1py, xlogy, xlogy_backward,
+    AdamW, Class, CrossEntropy, Error, Float, Index, Matmul, Origin, Reduction, Safe, Sgd, clip_by_global_norm,
+    clip_by_norm, clip_by_value, clip_by_value_backward, cross_entropy, cross_entropy_with_gradient, l2_norm,
+    l2_norm_backward, log_softmax, log_softmax_backward, logsumexp, logsumexp_backward, matmul_with, relu,
+    relu_backward, safe_div, safe_div_backward, safe_ln, safe_ln_backward, safe_pow, safe_pow_backward, safe_recip,
+    safe_recip_backward, safe_rsqrt, safe_rsqrt_backward, safe_sqrt, safe_sqrt_backward, softmax, softmax_backward,
+    tanh, tanh_backward, xlog1py, xlogy, xlogy_backward,
 };
 
 const INF: f64 = f64::INFINITY;
@@ -670,20 +668,21 @@ case!(
     }
 );
 
+type Forward<T> = fn(Safe<T>, &[T], &mut [T]) -> nanproof::Result<usize>;
+type Backward<T> = fn(Safe<T>, &[T], &[T], &mut [T]) -> nanproof::Result<usize>;
+
 case!(
     jax_347_gradient_of_a_branch_not_taken,
     fn check<T: Float>() {
+        let functions: [(Forward<T>, Backward<T>); 4] = [
+            (safe_sqrt, safe_sqrt_backward),
+            (safe_recip, safe_recip_backward),
+            (safe_rsqrt, safe_rsqrt_backward),
+            (safe_ln, safe_ln_backward),
+        ];
         for len in LENS {
             let (x, dy, mut y) = (vec![T::zero(); len], vec![T::one(); len], vec![T::nan(); len]);
-            for (forward, backward) in [
-                (
-                    safe_sqrt as fn(Safe<T>, &[T], &mut [T]) -> _,
-                    safe_sqrt_backward as fn(Safe<T>, &[T], &[T], &mut [T]) -> _,
-                ),
-                (safe_recip, safe_recip_backward),
-                (safe_rsqrt, safe_rsqrt_backward),
-                (safe_ln, safe_ln_backward),
-            ] {
+            for (forward, backward) in functions {
                 assert_eq!(forward(Safe::default(), &x, &mut y), Ok(len));
                 assert_same("value", &y, &x);
                 assert_eq!(backward(Safe::default(), &x, &dy, &mut y), Ok(len));
@@ -804,167 +803,5 @@ case!(
         assert_eq!((found.class, found.origin), (Class::NegInf, Origin::DivisionByZero));
         let found = report(xlogy(&[T::one()], &[-T::one()], &mut [T::nan()]));
         assert_eq!((found.class, found.origin), (Class::Nan, Origin::Invalid));
-    }
-);
-
-fn norm_gradient<T: Float>(p: f64, x: &[T]) -> Vec<T> {
-    let mut dx = vec![T::nan(); x.len()];
-    lp_norm_backward(num(p), x, T::one(), &mut dx).expect("finite");
-    dx
-}
-
-case!(
-    tt_metal_55585_p_norm_of_a_zero_row,
-    fn check<T: Float>() {
-        let x = nums::<T>(&[0.0, 0.0, 0.0, 1.0, 2.0, 2.0]);
-        for p in [0.5, 1.0, 2.0, 3.0, INF] {
-            let (mut y, mut dx) = ([T::nan(); 2], [T::nan(); 6]);
-            lp_norm_rows(num(p), mat(&x, 2, 3), &mut y).expect("finite");
-            assert!(y[0].is_zero());
-            lp_norm_rows_backward(num(p), mat(&x, 2, 3), &[T::one(); 2], mat_mut(&mut dx, 2, 3)).expect("finite");
-            assert_same(p, &dx[..3], &[T::zero(); 3]);
-            if p == 2.0 {
-                let want = [1.0, 2.0, 2.0].map(|x| reference::Wide::new(x) / reference::Wide::new(3.0));
-                dx[3..].iter().zip(want).for_each(|(&dx, want)| assert!(ulp_error(dx, want) <= 3.0));
-            }
-        }
-    }
-);
-
-case!(
-    pytorch_36493_p_norm_below_one_with_a_zero,
-    fn check<T: Float>() {
-        for x in LENS.into_iter().flat_map(|len| placed::<T>(len, 0.0, &[2.0])) {
-            assert_same("gradient", &norm_gradient(0.5, &x), &x.iter().map(|&x| x / num(2.0)).collect::<Vec<_>>());
-        }
-    }
-);
-
-case!(
-    tensorflow_108761_norms_of_one_tiny_or_huge_number,
-    fn check<T: Float>() {
-        for size in [1e-30, 1e-19, 1e-4, 1e30] {
-            for x in LENS.into_iter().flat_map(|len| placed::<T>(len, 0.0, &[size])) {
-                for p in [1.0, 2.0, 3.0, INF] {
-                    assert_eq!(lp_norm(num(p), &x), Ok(num(size))); // pytorch#43211: p = 3
-                    for (&x, dx) in x.iter().zip(norm_gradient(p, &x)) {
-                        assert!(ulp_error(dx, if x.is_zero() { 0.0 } else { 1.0 }) <= 3.0, "{dx:e}");
-                    }
-                }
-            }
-        }
-        let huge = [num::<T>(1e20); 100];
-        for (p, want) in [(1.0, 1e22), (2.0, 1e21), (INF, 1e20)] {
-            assert!(ulp_error(lp_norm(num(p), &huge).expect("finite"), want) <= 1.1);
-        }
-    }
-);
-
-case!(
-    keras_23075_epsilon_after_the_root,
-    fn check<T: Float>() {
-        let (zero, dy) = ([T::zero(); 20], [num::<T>(3.0); 20]);
-        let mut dx = [T::nan(); 20];
-        let (x_view, dy_view) = (mat(&zero, 2, 10), mat(&dy, 2, 10));
-        normalize_backward(num(0.5), x_view, dy_view, mat_mut(&mut dx, 2, 10)).expect("finite");
-        assert_same("exact", &dx, &[num(6.0); 20]);
-        normalize_backward(T::zero(), x_view, dy_view, mat_mut(&mut dx, 2, 10)).expect("finite");
-        assert_same("none", &dx, &zero);
-    }
-);
-
-case!(
-    diffusers_13316_epsilon_that_underflows,
-    fn check<T: Float>() {
-        let mut y = [T::nan(); 3];
-        let eps = T::min_positive_value() / num(2.0);
-        let refused = normalize(eps, mat(&[T::zero(); 3], 1, 3), mat_mut(&mut y, 1, 3));
-        assert!(matches!(refused, Err(Error::Argument { argument: "eps", .. })));
-        normalize(T::min_positive_value(), mat(&[T::zero(); 3], 1, 3), mat_mut(&mut y, 1, 3)).expect("finite");
-        assert_same("zeros", &y, &[T::zero(); 3]);
-    }
-);
-
-case!(
-    pytorch_51912_cosine_of_large_vectors,
-    fn check<T: Float>() {
-        let (a, b, mut y) = (nums::<T>(&[2.0775e38, 3.0262e38]), [T::one(); 2], [T::nan()]);
-        cosine_similarity(mat(&a, 1, 2), mat(&b, 1, 2), &mut y).expect("finite");
-        assert!(ulp_error(y[0], reference::cosine_similarity(&a, &b)) <= 1.0);
-        assert!((y[0] - num(0.98316)).abs() < num(1e-5));
-    }
-);
-
-case!(
-    optax_946_cosine_with_a_zero_vector,
-    fn check<T: Float>() {
-        let (zero, one) = ([T::zero(); 5], [T::one(); 5]);
-        let (mut y, mut da, mut db) = ([T::nan()], [T::nan(); 5], [T::nan(); 5]);
-        for (a, b) in [(zero, one), (one, zero), (zero, zero)] {
-            let (a, b) = (mat(&a, 1, 5), mat(&b, 1, 5));
-            cosine_similarity(a, b, &mut y).expect("finite");
-            let (da_view, db_view) = (mat_mut(&mut da, 1, 5), mat_mut(&mut db, 1, 5));
-            cosine_similarity_backward(a, b, &[T::one()], da_view, db_view).expect("finite");
-            assert_same("all", &[&y[..], &da, &db].concat(), &[T::zero(); 11]);
-        }
-    }
-);
-
-case!(
-    pytorch_94184_variance_of_one_sample,
-    fn check<T: Float>() {
-        let mut y = [num::<T>(9.0)];
-        let unbiased = Variance { ddof: 1 };
-        for refused in [
-            variance_rows(unbiased, mat(&[T::one()], 1, 1), &mut y),
-            std_rows(unbiased, mat(&[T::one()], 1, 1), &mut y),
-        ] {
-            assert!(matches!(refused, Err(Error::Argument { argument: "ddof", .. })));
-        }
-        assert_same("untouched", &y, &[num(9.0)]);
-        variance_rows(Variance::default(), mat(&[T::one()], 1, 1), &mut y).expect("finite");
-        assert_same("biased", &y, &[T::zero()]);
-    }
-);
-
-case!(
-    tt_metal_55159_deviation_of_huge_numbers,
-    fn check<T: Float>() {
-        for size in [1e20, 1e25, 1e-30] {
-            let x = nums::<T>(&[size, -size]).repeat(50);
-            let (mut y, mut dx) = ([T::nan()], vec![T::nan(); 100]);
-            std_rows(Variance::default(), mat(&x, 1, 100), &mut y).expect("finite");
-            assert_same(size, &y, &[num(size)]);
-            std_rows_backward(Variance::default(), mat(&x, 1, 100), &[num(100.0)], mat_mut(&mut dx, 1, 100))
-                .expect("finite");
-            for (dx, x) in dx.iter().zip(&x) {
-                assert!(ulp_error(*dx, num::<T>(1.0).copysign(*x)) <= 5.0, "{dx:e}");
-            }
-        }
-    }
-);
-
-case!(
-    tt_metal_45968_deviation_that_is_small_beside_the_mean,
-    fn check<T: Float>() {
-        for len in LENS.into_iter().filter(|&len| len > 1) {
-            let x = data::<T>(len as u64, Kind::Within(0.1), len).iter().map(|&x| x + num(5000.0)).collect::<Vec<_>>();
-            let (mut y, want) = ([T::nan()], reference::variance(&x, 0).sqrt());
-            std_rows(Variance::default(), mat(&x, 1, len), &mut y).expect("finite");
-            assert!(ulp_error(y[0], want) <= 2.0, "{:e}", y[0]);
-        }
-    }
-);
-
-case!(
-    deviation_of_equal_numbers,
-    fn check<T: Float>() {
-        for len in LENS {
-            let (x, mut y, mut dx) = (vec![num::<T>(0.1); len], [T::nan()], vec![T::nan(); len]);
-            std_rows(Variance::default(), mat(&x, 1, len), &mut y).expect("finite");
-            std_rows_backward(Variance::default(), mat(&x, 1, len), &[T::one()], mat_mut(&mut dx, 1, len))
-                .expect("finite");
-            assert_same(len, &[&y[..], &dx].concat(), &vec![T::zero(); len + 1]);
-        }
     }
 );

@@ -153,21 +153,6 @@ fn row_ops<T: Float>() -> Vec<RowOp<T>> {
             let dy = (0..x.rows()).map(|i| dy.get(i, 0).expect("inside")).collect::<Vec<_>>();
             drop(nanproof::logsumexp_backward(x, &dy, dx));
         }),
-        ("normalize", |x, _, y| drop(nanproof::normalize(T::zero(), x, y))),
-        ("normalize_backward", |x, dy, dx| drop(nanproof::normalize_backward(T::zero(), x, dy, dx))),
-        ("lp_norm_rows_backward", |x, dy, dx| {
-            let dy = (0..x.rows()).map(|i| dy.get(i, 0).expect("inside")).collect::<Vec<_>>();
-            drop(nanproof::lp_norm_rows_backward(num(3.0), x, &dy, dx));
-        }),
-        ("std_rows_backward", |x, dy, dx| {
-            let dy = (0..x.rows()).map(|i| dy.get(i, 0).expect("inside")).collect::<Vec<_>>();
-            drop(nanproof::std_rows_backward(nanproof::Variance::default(), x, &dy, dx));
-        }),
-        ("cosine_similarity_backward", |a, b, da| {
-            let dy = (0..a.rows()).map(|i| b.get(i, 0).expect("inside")).collect::<Vec<_>>();
-            let mut db = vec![T::nan(); a.rows() * a.cols()];
-            drop(nanproof::cosine_similarity_backward(a, b, &dy, da, mat_mut(&mut db, a.rows(), a.cols())));
-        }),
         ("cross_entropy_backward", |x, _, dx| {
             let options = CrossEntropy { reduction: nanproof::Reduction::Sum, ..CrossEntropy::default() };
             drop(cross_entropy_backward(options, x, &vec![0; x.rows()], num(1.5), dx));

@@ -213,21 +213,6 @@ pub(crate) fn exp_parts<T: Float, S: Simd<T>>(hi: Lanes<T, S>, lo: Lanes<T, S>) 
     (hi.eq(infinity).select(infinity, m), reduced.n)
 }
 
-/// `(high, low, n)` with `(high + low) 2^n = e^(hi + lo)`, `low` of the order of the rounding error of `high`; as
-/// [`exp_parts`], for results that are to be rounded once.
-///
-/// Largest error of the sum, relative: f32 2^-29, f64 2^-57.
-#[inline(always)]
-pub(crate) fn exp_terms<T: Float, S: Simd<T>>(hi: Lanes<T, S>, lo: Lanes<T, S>) -> [Lanes<T, S>; 3] {
-    let (zero, infinity) = (hi.all(T::zero()), hi.all(T::infinity()));
-    let lo = hi.abs().le(hi.all(T::EXP_PARTS_LIMIT)).select(lo, zero);
-    let reduced = Reduced::new(clamp(hi, -T::EXP_PARTS_LIMIT, T::EXP_PARTS_LIMIT), lo);
-    let (sum, tail) = reduced.significand();
-    let is_infinite = hi.abs().eq(infinity);
-    let high = is_infinite.select(hi.eq(infinity).select(hi, zero), sum);
-    [high, is_infinite.select(zero, tail), reduced.n]
-}
-
 /// `x 2^n`, `n` integral and of any size.
 ///
 /// Exact, unless the true value overflows or is subnormal; that is rounded once. NaN gives NaN.

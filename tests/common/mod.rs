@@ -252,43 +252,6 @@ pub(crate) fn every_op<T: Float>() -> Vec<Op<T>> {
         ("safe_pow_backward", |c| {
             write([c.x.len(); 2], |[dx, dy]| safe_pow_backward(Safe::default(), c.x, c.y, c.z, dx, dy))
         }),
-        ("lp_norm", |c| write([0], |[_]| lp_norm(c.g.abs() + num(0.25), c.x).map(wide))),
-        ("lp_norm_backward", |c| write([c.x.len()], |[dx]| lp_norm_backward(c.g.abs() + num(0.25), c.x, c.g, dx))),
-        ("lp_norm_rows, 1", |c| write([c.rows], |[y]| lp_norm_rows(T::one(), c.matrix(c.x), y))),
-        ("lp_norm_rows, 2", |c| write([c.rows], |[y]| lp_norm_rows(num(2.0), c.matrix(c.x), y))),
-        ("lp_norm_rows, 3", |c| write([c.rows], |[y]| lp_norm_rows(num(3.0), c.matrix(c.x), y))),
-        ("lp_norm_rows, inf", |c| write([c.rows], |[y]| lp_norm_rows(T::infinity(), c.matrix(c.x), y))),
-        ("lp_norm_rows_backward, 2", |c| {
-            let dy = &c.some_of_z(c.rows);
-            write([c.x.len()], |[dx]| lp_norm_rows_backward(num(2.0), c.matrix(c.x), dy, c.matrix_mut(dx)))
-        }),
-        ("lp_norm_rows_backward, inf", |c| {
-            let dy = &c.some_of_z(c.rows);
-            write([c.x.len()], |[dx]| lp_norm_rows_backward(T::infinity(), c.matrix(c.x), dy, c.matrix_mut(dx)))
-        }),
-        ("normalize", |c| write([c.x.len()], |[y]| normalize(T::zero(), c.matrix(c.x), c.matrix_mut(y)))),
-        ("normalize_backward", |c| {
-            write([c.x.len()], |[dx]| normalize_backward(T::zero(), c.matrix(c.x), c.matrix(c.y), c.matrix_mut(dx)))
-        }),
-        ("cosine_similarity", |c| write([c.rows], |[y]| cosine_similarity(c.matrix(c.x), c.matrix(c.y), y))),
-        ("cosine_similarity_backward", |c| {
-            let (a, b, dy) = (c.matrix(c.x), c.matrix(c.y), &c.some_of_z(c.rows));
-            write([c.x.len(); 2], |[da, db]| cosine_similarity_backward(a, b, dy, c.matrix_mut(da), c.matrix_mut(db)))
-        }),
-        ("mean_rows", |c| write([c.rows], |[y]| mean_rows(c.matrix(c.x), y))),
-        ("mean_rows_backward", |c| {
-            write([c.x.len()], |[dx]| mean_rows_backward(&c.some_of_z(c.rows), c.matrix_mut(dx)))
-        }),
-        ("variance_rows", |c| write([c.rows], |[y]| variance_rows(Variance::default(), c.matrix(c.x), y))),
-        ("variance_rows_backward", |c| {
-            let dy = &c.some_of_z(c.rows);
-            write([c.x.len()], |[dx]| variance_rows_backward(Variance::default(), c.matrix(c.x), dy, c.matrix_mut(dx)))
-        }),
-        ("std_rows", |c| write([c.rows], |[y]| std_rows(Variance::default(), c.matrix(c.x), y))),
-        ("std_rows_backward", |c| {
-            let dy = &c.some_of_z(c.rows);
-            write([c.x.len()], |[dx]| std_rows_backward(Variance::default(), c.matrix(c.x), dy, c.matrix_mut(dx)))
-        }),
         ("l2_norm", |c| write([0], |[_]| l2_norm(c.x).map(wide))),
         ("l2_norm_backward", |c| write([c.x.len()], |[dx]| l2_norm_backward(c.x, c.g, dx))),
         ("sum", |c| write([0], |[_]| sum(c.x).map(wide))),
