@@ -553,7 +553,7 @@ fn powers<T: Float>() {
     {
         let (y, g) = (data::<T>(seed as u64, y_kind, n), data::<T>(seed as u64 + 9, g_kind, n));
         let mut out = [(); 3].map(|()| vec![T::nan(); n]);
-        let mut compare = |worst: [&mut Worst; 3], out: &[Vec<T>; 3], want: &dyn Fn(usize) -> [Wide; 3]| {
+        let compare = |worst: [&mut Worst; 3], out: &[Vec<T>; 3], want: &dyn Fn(usize) -> [Wide; 3]| {
             let [a, b, c] = worst;
             for i in 0..n {
                 let context = format!("x {:e}, y {:e}, g {:e}", x[i], y[i], g[i]);
