@@ -538,7 +538,7 @@ fn powers<T: Float>() {
         ["safe_pow", "safe_pow_backward, dx", "safe_pow_backward, dy"].map(Worst::of::<T>);
     let mut log_worst = ["xlogy", "xlogy_backward, dx", "xlogy_backward, dy"].map(Worst::of::<T>);
     let mut log1p_worst = ["xlog1py", "xlog1py_backward, dx", "xlog1py_backward, dy"].map(Worst::of::<T>);
-    let x = positive::<T>(8000);
+    let x = positive::<T>(1600);
     let n = x.len();
     for (seed, (y_kind, g_kind)) in [
         (Kind::Within(2.0), Kind::Within(1.0)),
@@ -593,7 +593,7 @@ fn powers<T: Float>() {
     log_worst
         .iter()
         .chain(&log1p_worst)
-        .zip([1.0, 1.0, 1.5, 1.0, 1.0, 2.0])
+        .zip([1.0, 1.0, 1.5, 1.0, 1.0, 2.5])
         .for_each(|(worst, bound)| worst.assert_at_most(bound));
 }
 
