@@ -12,10 +12,12 @@ use crate::ops::check::AllFinite;
 use crate::ops::clip::{Clamp, ClampBackward};
 use crate::ops::cross_entropy::CrossEntropyRows;
 use crate::ops::divide::{Quotient, QuotientBackward};
+use crate::ops::guarded::{Guarded, GuardedBackward};
 use crate::ops::linear::{ActivationBackwardRow, ActivationRow};
 use crate::ops::logsumexp::LogSumExpRow;
 use crate::ops::norm::MaxAbs;
 use crate::ops::optimizer::{AdamWStep, Calm, SgdStep};
+use crate::ops::power::{Power, PowerBackward, XLog, XLogBackward};
 use crate::ops::scale::{Scale, ScaleSteps};
 use crate::ops::softmax::{LogSoftmaxBackwardRow, LogSoftmaxRow, SoftmaxBackwardRow, SoftmaxRow};
 use crate::ops::sum::{Dot, Sum};
@@ -157,8 +159,12 @@ compile!(
     SumOfSquares<'a, Self>,
     Elementwise<'a, Self, Clamp<Self>, 0, 1>,
     Elementwise<'a, Self, ClampBackward<Self>, 2, 1>,
+    Elementwise<'a, Self, Guarded<Self>, 1, 1>,
+    Elementwise<'a, Self, GuardedBackward<Self>, 2, 1>,
+    Elementwise<'a, Self, Power<Self>, 2, 1>,
+    Elementwise<'a, Self, PowerBackward<Self>, 3, 2>,
     Elementwise<'a, Self, Quotient<Self>, 2, 1>,
-    Elementwise<'a, Self, QuotientBackward, 3, 2>,
+    Elementwise<'a, Self, QuotientBackward<Self>, 3, 2>,
     Elementwise<'a, Self, Relu, 1, 1>,
     Elementwise<'a, Self, ReluBackward, 2, 1>,
     Elementwise<'a, Self, Scale<Self>, 0, 1>,
@@ -167,6 +173,8 @@ compile!(
     Elementwise<'a, Self, TanhBackward, 2, 1>,
     Elementwise<'a, Self, AdamWStep<Self>, 1, 3>,
     Elementwise<'a, Self, SgdStep<Self>, 1, 2>,
+    Elementwise<'a, Self, XLog, 2, 1>,
+    Elementwise<'a, Self, XLogBackward, 3, 2>,
     Rehearsal<'a, Self, AdamWStep<Self>, 1, 3>,
     Rehearsal<'a, Self, Calm<Self>, 1, 2>,
     Rehearsal<'a, Self, Calm<Self>, 1, 3>,

@@ -36,7 +36,10 @@
 //! | probabilities from logits | [`softmax`], [`log_softmax`] | [`softmax_backward`], [`log_softmax_backward`] |
 //! | a log-sum-exp | [`logsumexp`] | [`logsumexp_backward`] |
 //! | a classification loss | [`cross_entropy`] | [`cross_entropy_backward`], [`cross_entropy_with_gradient`] |
-//! | a quotient, safe at 0 | [`safe_div`] | [`safe_div_backward`] |
+//! | a quotient, safe at 0 | [`safe_div`], [`safe_recip`] | [`safe_div_backward`], [`safe_recip_backward`] |
+//! | roots | [`safe_sqrt`], [`safe_rsqrt`] | [`safe_sqrt_backward`], [`safe_rsqrt_backward`] |
+//! | logarithms | [`safe_ln`], [`xlogy`], [`xlog1py`] | [`safe_ln_backward`], [`xlogy_backward`], [`xlog1py_backward`] |
+//! | powers | [`safe_pow`] | [`safe_pow_backward`] |
 //! | sums and norms | [`sum`], [`dot`], [`l2_norm`], [`NormPartial`] | [`sum_backward`], [`dot_backward`], [`l2_norm_backward`] |
 //! | activations | [`relu`], [`tanh`] | [`relu_backward`], [`tanh_backward`] |
 //! | bounded gradients | [`clip_by_value`], [`clip_by_norm`], [`clip_by_rms`], [`clip_by_global_norm`], [`clip_by_global_norm_with`] | [`clip_by_value_backward`] |

@@ -8,18 +8,20 @@ use crate::lanes::Lanes;
 use crate::simd::Simd;
 
 mod exp;
+mod ln;
 mod ln_1p;
 #[cfg(test)]
 mod oracle;
 mod tanh;
 
-pub(crate) use exp::{exp_of_difference, exp_parts, scale, scaled_product, split_exponent};
+pub(crate) use exp::{exp_of_difference, exp_of_sum, exp_parts, scale, scaled_product, split_exponent};
+pub(crate) use ln::{ln, ln_parts};
 pub(crate) use ln_1p::ln_1p;
 pub(crate) use tanh::{tanh, tanh_derivative_times};
 
 /// What the vector functions need to know of a type; each set stands beside the function that it serves.
-pub trait Constants: exp::ExpConstants + ln_1p::Ln1pConstants + tanh::TanhConstants {}
-impl<T: exp::ExpConstants + ln_1p::Ln1pConstants + tanh::TanhConstants> Constants for T {}
+pub trait Constants: exp::ExpConstants + ln::LnConstants + ln_1p::Ln1pConstants + tanh::TanhConstants {}
+impl<T: exp::ExpConstants + ln::LnConstants + ln_1p::Ln1pConstants + tanh::TanhConstants> Constants for T {}
 
 /// `c[0] + c[1] x + c[2] x^2 + ...` (Horner).
 #[inline(always)]

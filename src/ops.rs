@@ -3,10 +3,12 @@
 
 pub(crate) mod activation;
 pub(crate) mod batched;
+pub(crate) mod broadcast;
 pub(crate) mod check;
 pub(crate) mod clip;
 pub(crate) mod cross_entropy;
 pub(crate) mod divide;
+pub(crate) mod guarded;
 pub(crate) mod linear;
 pub(crate) mod logsumexp;
 pub(crate) mod loss_scale;
@@ -15,6 +17,7 @@ pub(crate) mod mixed;
 pub(crate) mod norm;
 pub(crate) mod norm_partial;
 pub(crate) mod optimizer;
+pub(crate) mod power;
 pub(crate) mod scale;
 pub(crate) mod softmax;
 pub(crate) mod sum;
@@ -29,7 +32,11 @@ pub use clip::{
 pub use cross_entropy::{
     CrossEntropy, Loss, Reduction, cross_entropy, cross_entropy_backward, cross_entropy_with_gradient,
 };
-pub use divide::{SafeDiv, safe_div, safe_div_backward, safe_div_with};
+pub use divide::{safe_div, safe_div_backward, safe_div_backward_with, safe_div_with};
+pub use guarded::{
+    Safe, safe_ln, safe_ln_backward, safe_recip, safe_recip_backward, safe_rsqrt, safe_rsqrt_backward, safe_sqrt,
+    safe_sqrt_backward,
+};
 pub use linear::{Activation, LinearGradients, linear, linear_backward};
 pub use logsumexp::{logsumexp, logsumexp_backward};
 pub use loss_scale::{DynamicLossScale, LossStep};
@@ -38,5 +45,6 @@ pub use mixed::matmul_mixed;
 pub use norm::{l2_norm, l2_norm_backward};
 pub use norm_partial::NormPartial;
 pub use optimizer::{Adam, AdamW, Sgd};
+pub use power::{safe_pow, safe_pow_backward, xlog1py, xlog1py_backward, xlogy, xlogy_backward};
 pub use softmax::{EmptyRow, Softmax, log_softmax, log_softmax_backward, softmax, softmax_backward, softmax_with};
 pub use sum::{dot, dot_backward, sum, sum_backward};

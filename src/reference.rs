@@ -122,29 +122,50 @@ impl Wide {
         }
     }
 
-    /// The logarithm of `1 + self`, for a number that is not negative.
+    /// The natural logarithm.
+    ///
+    /// ```
+    /// assert_eq!(nanproof::reference::Wide::new(2.0_f64).ln().to_f64(), std::f64::consts::LN_2);
+    /// ```
+    #[must_use]
+    pub fn ln(self) -> Self {
+        match (self - Self::ONE).ln_series() {
+            Some(ln) => ln,
+            None => self.ln_newton(),
+        }
+    }
+
+    /// The logarithm of `1 + self`.
     ///
     /// ```
     /// assert_eq!(nanproof::reference::Wide::new(1e-300_f64).ln_1p().to_f64(), 1e-300);
     /// ```
     #[must_use]
     pub fn ln_1p(self) -> Self {
-        if !self.is_finite() || self.is_zero() {
-            return self;
+        match self.ln_series() {
+            Some(ln) => ln,
+            None => (Self::ONE + self).ln_newton(),
         }
+    }
+
+    /// The logarithm of `1 + self`, of a number that is small.
+    fn ln_series(self) -> Option<Self> {
         let two = Self::new(2.0);
-        if self.exponent < -10 {
-            // 2 artanh(z) = 2 (z + z^3 / 3 + z^5 / 5 + ...)
-            let z = self / (two + self);
-            let sum = (0..8_u32).rev().fold(Self::ZERO, |sum, i| sum * z * z + Self::ONE / Self::from(2 * i + 1));
-            return two * z * sum;
+        // 2 artanh(z) = 2 (z + z^3 / 3 + z^5 / 5 + ...)
+        let z = self / (two + self);
+        let sum = (0..8_u32).rev().fold(Self::ZERO, |sum, i| sum * z * z + Self::ONE / Self::from(2 * i + 1));
+        if self.is_zero() { Some(self) } else { (self.exponent < -10 && self.is_finite()).then(|| two * z * sum) }
+    }
+
+    /// One step of Newton's method on `exp(y) = self`, from a value of 50 bits.
+    fn ln_newton(self) -> Self {
+        if !self.is_finite() || self.high <= 0.0 {
+            return Self::new(num_traits::Float::ln(self.high));
         }
-        // One step of Newton's method on exp(y) = 1 + self, from a value of 50 bits.
-        let x = Self::ONE + self;
-        let exponent = x.exponent as f64;
-        let start = Self::new(num_traits::Float::ln(x.high)) + Self::new(exponent) * Self::LN_2;
-        let step = x * (-start).exp() - Self::ONE;
-        start + step - step * step / two
+        let exponent = self.exponent as f64;
+        let start = Self::new(num_traits::Float::ln(self.high)) + Self::new(exponent) * Self::LN_2;
+        let step = self * (-start).exp() - Self::ONE;
+        start + step - step * step / Self::new(2.0)
     }
 
     /// The hyperbolic tangent.
@@ -699,6 +720,69 @@ pub fn safe_div<T: Float>(a: T, b: T) -> Wide {
 pub fn safe_div_backward<T: Float>(a: T, b: T, g: T) -> [Wide; 2] {
     let da = safe_div(g, b);
     [da, -(da * safe_div(a, b))]
+}
+
+/// `x ln(y)`, or 0 where `x` is 0.
+///
+/// ```
+/// assert_eq!(nanproof::reference::xlogy(0.0_f32, 0.0).to_f64(), 0.0);
+/// ```
+#[must_use]
+pub fn xlogy<T: Float>(x: T, y: T) -> Wide {
+    if x.is_zero() { Wide::ZERO } else { Wide::new(x) * Wide::new(y).ln() }
+}
+
+/// The gradients of [`xlogy`], `g ln(y)` and `g x / y`, for `y > 0`.
+///
+/// ```
+/// assert_eq!(nanproof::reference::xlogy_backward(2.0_f32, 1.0, 3.0)[1].to_f64(), 6.0);
+/// ```
+#[must_use]
+pub fn xlogy_backward<T: Float>(x: T, y: T, g: T) -> [Wide; 2] {
+    let g = Wide::new(g);
+    [g * Wide::new(y).ln(), g * Wide::new(x) / Wide::new(y)]
+}
+
+/// `x ln(1 + y)`, or 0 where `x` is 0.
+///
+/// ```
+/// assert_eq!(nanproof::reference::xlog1py(2.0_f64, 1e-300).to_f64(), 2e-300);
+/// ```
+#[must_use]
+pub fn xlog1py<T: Float>(x: T, y: T) -> Wide {
+    if x.is_zero() { Wide::ZERO } else { Wide::new(x) * Wide::new(y).ln_1p() }
+}
+
+/// The gradients of [`xlog1py`], `g ln(1 + y)` and `g x / (1 + y)`, for `y > -1`.
+///
+/// ```
+/// assert_eq!(nanproof::reference::xlog1py_backward(2.0_f32, 0.0, 3.0)[1].to_f64(), 6.0);
+/// ```
+#[must_use]
+pub fn xlog1py_backward<T: Float>(x: T, y: T, g: T) -> [Wide; 2] {
+    let (g, y) = (Wide::new(g), Wide::new(y));
+    [g * y.ln_1p(), g * Wide::new(x) / (Wide::ONE + y)]
+}
+
+/// `x^y`, for `x > 0`.
+///
+/// ```
+/// assert_eq!(nanproof::reference::pow(2.0_f32, 0.5).to_f64(), 2.0_f64.sqrt());
+/// ```
+#[must_use]
+pub fn pow<T: Float>(x: T, y: T) -> Wide {
+    (Wide::new(y) * Wide::new(x).ln()).exp()
+}
+
+/// The gradients of [`pow`], `g y x^(y-1)` and `g x^y ln(x)`, for `x > 0`.
+///
+/// ```
+/// assert_eq!(nanproof::reference::pow_backward(3.0_f64, 2.0, 1.0)[0].to_f64(), 6.0);
+/// ```
+#[must_use]
+pub fn pow_backward<T: Float>(x: T, y: T, g: T) -> [Wide; 2] {
+    let (log, y, g) = (Wide::new(x).ln(), Wide::new(y), Wide::new(g));
+    [g * y * ((y - Wide::ONE) * log).exp(), g * (y * log).exp() * log]
 }
 
 /// `max(x, 0)`; NaN stays NaN.

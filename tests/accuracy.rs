@@ -6,10 +6,12 @@ mod common;
 use common::{Kind, Rng, Worst, assert_same, data, draw, mat, mat_mut, num, nums, on_every_isa};
 use nanproof::reference::{self, Wide};
 use nanproof::{
-    Adam, CrossEntropy, Float, Matmul, NormPartial, Reduction, clip_by_global_norm, clip_by_norm, clip_by_rms,
+    Adam, CrossEntropy, Float, Matmul, NormPartial, Reduction, Safe, clip_by_global_norm, clip_by_norm, clip_by_rms,
     clip_rows_by_norm, clip_unitwise, cross_entropy, cross_entropy_backward, dot, dot_backward, l2_norm,
     l2_norm_backward, log_softmax, log_softmax_backward, logsumexp, logsumexp_backward, matmul, matmul_with, safe_div,
-    safe_div_backward, softmax, softmax_backward, sum, tanh, tanh_backward, unscale,
+    safe_div_backward, safe_ln, safe_ln_backward, safe_pow, safe_pow_backward, safe_recip, safe_recip_backward,
+    safe_rsqrt, safe_rsqrt_backward, safe_sqrt, safe_sqrt_backward, softmax, softmax_backward, sum, tanh,
+    tanh_backward, unscale, xlog1py, xlog1py_backward, xlogy, xlogy_backward,
 };
 
 /// Half a unit in the last place of 1.
@@ -516,6 +518,191 @@ fn quotients<T: Float>() {
 fn division_and_its_gradients() {
     quotients::<f32>();
     quotients::<f64>();
+}
+
+/// Positive numbers of every size, and around 1.
+fn positive<T: Float>(n: usize) -> Vec<T> {
+    let mut x = [Kind::AnyFinite, Kind::Tiny, Kind::Within(4.0), Kind::Huge]
+        .into_iter()
+        .flat_map(|kind| data::<T>(31, kind, n / 8))
+        .map(|x| x.abs().max(T::from_bits(1)))
+        .collect::<Vec<_>>();
+    x.extend(data::<T>(32, Kind::Within(1e-3), n / 4).into_iter().map(|x| T::one() + x));
+    x.extend(data::<T>(33, Kind::Within(0.9), n / 4).into_iter().map(|x| T::one() + x));
+    x
+}
+
+/// A function of one operand, its gradient, what they should be, and the bounds.
+type Unary<T> = (
+    &'static str,
+    fn(Safe<T>, &[T], &mut [T]) -> nanproof::Result<usize>,
+    fn(Safe<T>, &[T], &[T], &mut [T]) -> nanproof::Result<usize>,
+    fn(Wide) -> Wide,
+    fn(Wide) -> Wide,
+    [f64; 2],
+);
+
+fn functions<T: Float>() {
+    let functions: [Unary<T>; 4] = [
+        (
+            "safe_recip",
+            safe_recip,
+            safe_recip_backward,
+            |x| Wide::from(1) / x,
+            |x| -(Wide::from(1) / (x * x)),
+            [0.5, 1.5],
+        ),
+        (
+            "safe_sqrt",
+            safe_sqrt,
+            safe_sqrt_backward,
+            Wide::sqrt,
+            |x| Wide::from(1) / (x.sqrt() * Wide::from(2)),
+            [0.5, 1.5],
+        ),
+        (
+            "safe_rsqrt",
+            safe_rsqrt,
+            safe_rsqrt_backward,
+            |x| Wide::from(1) / x.sqrt(),
+            |x| -(Wide::from(1) / (x.sqrt() * Wide::from(2) * x)),
+            [1.5, 2.5],
+        ),
+        ("safe_ln", safe_ln, safe_ln_backward, Wide::ln, |x| Wide::from(1) / x, [0.501, 0.5]),
+    ];
+    let x = positive::<T>(8000);
+    let n = x.len();
+    let g = [Kind::Within(2.0), Kind::AnyFinite, Kind::Tiny, Kind::Huge]
+        .into_iter()
+        .enumerate()
+        .map(|(seed, kind)| data::<T>(seed as u64, kind, n))
+        .collect::<Vec<_>>();
+    for (name, forward, backward, value, slope, bounds) in functions {
+        let mut worst = Worst::of::<T>(name);
+        let mut gradient = Worst::of::<T>(&format!("{name}_backward"));
+        let want = x.iter().map(|&x| value(Wide::new(x))).collect::<Vec<_>>();
+        let slopes = x.iter().map(|&x| slope(Wide::new(x))).collect::<Vec<_>>();
+        let mut y = vec![T::nan(); n];
+        let _ = forward(Safe::default(), &x, &mut y);
+        worst.compare(&y, &want, name);
+        for g in &g {
+            let want = slopes.iter().zip(g).map(|(&slope, &g)| slope * Wide::new(g)).collect::<Vec<_>>();
+            let _ = backward(Safe::default(), &x, g, &mut y);
+            for i in 0..n {
+                gradient.compare(&y[i..=i], &want[i..=i], &format!("x {:e}, g {:e}", x[i], g[i]));
+            }
+        }
+        worst.assert_at_most(bounds[0]);
+        gradient.assert_at_most(bounds[1]);
+    }
+}
+
+#[test]
+fn guarded_functions() {
+    functions::<f32>();
+    functions::<f64>();
+}
+
+fn powers<T: Float>() {
+    let [mut z_worst, mut dx_worst, mut dy_worst] =
+        ["safe_pow", "safe_pow_backward, dx", "safe_pow_backward, dy"].map(Worst::of::<T>);
+    let mut log_worst = ["xlogy", "xlogy_backward, dx", "xlogy_backward, dy"].map(Worst::of::<T>);
+    let mut log1p_worst = ["xlog1py", "xlog1py_backward, dx", "xlog1py_backward, dy"].map(Worst::of::<T>);
+    let x = positive::<T>(1600);
+    let n = x.len();
+    for (seed, (y_kind, g_kind)) in [
+        (Kind::Within(2.0), Kind::Within(1.0)),
+        (Kind::Within(40.0), Kind::AnyFinite),
+        (Kind::Whole, Kind::Huge),
+        (Kind::Within(3e4), Kind::Tiny),
+        (Kind::AnyFinite, Kind::AnyFinite),
+        (Kind::Within(0.1), Kind::Huge),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let (y, g) = (data::<T>(seed as u64, y_kind, n), data::<T>(seed as u64 + 9, g_kind, n));
+        let mut out = [(); 3].map(|()| vec![T::nan(); n]);
+        let compare = |worst: [&mut Worst; 3], out: &[Vec<T>; 3], want: &dyn Fn(usize) -> [Wide; 3]| {
+            let [a, b, c] = worst;
+            for i in 0..n {
+                let context = format!("x {:e}, y {:e}, g {:e}", x[i], y[i], g[i]);
+                for (k, worst) in [&mut *a, &mut *b, &mut *c].into_iter().enumerate() {
+                    worst.compare(&out[k][i..=i], &want(i)[k..=k], &context);
+                }
+            }
+        };
+        let [z, dx, dy] = &mut out;
+        let _ = safe_pow(Safe::default(), &x, &y, z);
+        let _ = safe_pow_backward(Safe::default(), &x, &y, &g, dx, dy);
+        compare([&mut z_worst, &mut dx_worst, &mut dy_worst], &out, &|i| {
+            let [dx, dy] = reference::pow_backward(x[i], y[i], g[i]);
+            [reference::pow(x[i], y[i]), dx, dy]
+        });
+        // The positive number is what the logarithm is of.
+        let [z, dx, dy] = &mut out;
+        let _ = xlogy(&y, &x, z);
+        let _ = xlogy_backward(&y, &x, &g, dx, dy);
+        compare(log_worst.each_mut(), &out, &|i| {
+            let [dx, dy] = reference::xlogy_backward(y[i], x[i], g[i]);
+            [reference::xlogy(y[i], x[i]), dx, dy]
+        });
+        let shifted = x.iter().map(|&x| if x < num(2.0) { x - T::one() } else { x }).collect::<Vec<_>>();
+        let above = shifted.iter().map(|&u| if u == -T::one() { T::one() } else { u }).collect::<Vec<_>>();
+        let [z, dx, dy] = &mut out;
+        let _ = xlog1py(&y, &above, z);
+        let _ = xlog1py_backward(&y, &above, &g, dx, dy);
+        compare(log1p_worst.each_mut(), &out, &|i| {
+            let [dx, dy] = reference::xlog1py_backward(y[i], above[i], g[i]);
+            [reference::xlog1py(y[i], above[i]), dx, dy]
+        });
+    }
+    z_worst.assert_at_most(0.7);
+    dx_worst.assert_at_most(3.0);
+    dy_worst.assert_at_most(3.0);
+    log_worst
+        .iter()
+        .chain(&log1p_worst)
+        .zip([1.0, 1.0, 1.5, 1.0, 1.0, 2.5])
+        .for_each(|(worst, bound)| worst.assert_at_most(bound));
+}
+
+#[test]
+fn powers_and_logarithms() {
+    powers::<f32>();
+    powers::<f64>();
+}
+
+/// The gradient of an operand that counts for every row.
+fn broadcast<T: Float>() {
+    let mut worst = Worst::of::<T>("safe_div_backward, db of a row, of its bound");
+    for (rows, cols) in [(5, 3), (300, 1), (7, 1000), (3000, 5), (2, 5000), (9000, 1)] {
+        let [a, g] = [1, 2].map(|seed| data::<T>(seed, Kind::Within(2.0), rows * cols));
+        let b = data::<T>(3, Kind::Within(1.0), cols).into_iter().map(|b| b + num(1.5)).collect::<Vec<_>>();
+        let (mut q, mut da, mut db) = (vec![T::nan(); rows * cols], vec![T::nan(); rows * cols], vec![T::nan(); cols]);
+        let full = b.iter().copied().cycle().take(rows * cols).collect::<Vec<_>>();
+        let (mut full_q, mut full_da, mut full_db) = (q.clone(), q.clone(), q.clone());
+        safe_div(&a, &b, &mut q).expect("finite");
+        safe_div(&a, &full, &mut full_q).expect("finite");
+        safe_div_backward(&a, &b, &g, &mut da, &mut db).expect("finite");
+        safe_div_backward(&a, &full, &g, &mut full_da, &mut full_db).expect("finite");
+        assert_same("q", &q, &full_q);
+        assert_same("da", &da, &full_da);
+        for j in 0..cols {
+            let terms = (j..rows * cols).step_by(cols);
+            let want = terms.clone().map(|i| reference::safe_div_backward(a[i], b[j], g[i])[1]);
+            let size = want.clone().fold(Wide::from(0), |sum, x| sum + x.abs());
+            let sum = want.fold(Wide::from(0), |sum, x| sum + x);
+            worst.meet(share(db[j], sum, unit_roundoff::<T>() * size * Wide::from(5)), || format!("{rows} x {cols}"));
+        }
+    }
+    worst.assert_at_most(1.0);
+}
+
+#[test]
+fn an_operand_for_every_row() {
+    broadcast::<f32>();
+    broadcast::<f64>();
 }
 
 fn hyperbolic_tangents<T: Float>(bound: f64) {

@@ -6,10 +6,12 @@ mod common;
 use approx::assert_relative_eq;
 use common::{Kind, assert_same, data, mat, mat_mut, num, nums};
 use nanproof::{
-    CrossEntropy, Float, Reduction, clip_by_value, clip_by_value_backward, cross_entropy, cross_entropy_backward, dot,
-    dot_backward, l2_norm, l2_norm_backward, log_softmax, log_softmax_backward, logsumexp, logsumexp_backward, matmul,
-    matmul_backward, relu, relu_backward, safe_div, safe_div_backward, softmax, softmax_backward, sum, sum_backward,
-    tanh, tanh_backward,
+    CrossEntropy, Float, Reduction, Safe, clip_by_value, clip_by_value_backward, cross_entropy, cross_entropy_backward,
+    dot, dot_backward, l2_norm, l2_norm_backward, log_softmax, log_softmax_backward, logsumexp, logsumexp_backward,
+    matmul, matmul_backward, relu, relu_backward, safe_div, safe_div_backward, safe_ln, safe_ln_backward, safe_pow,
+    safe_pow_backward, safe_recip, safe_recip_backward, safe_rsqrt, safe_rsqrt_backward, safe_sqrt, safe_sqrt_backward,
+    softmax, softmax_backward, sum, sum_backward, tanh, tanh_backward, xlog1py, xlog1py_backward, xlogy,
+    xlogy_backward,
 };
 
 /// The gradient of `f` at `x`, with an error of about `h^4`.
@@ -92,6 +94,61 @@ fn sums_and_norms() {
     assert_close(&dy, &differences(&y, |y| -1.3 * dot(&x, y).expect("finite")));
     l2_norm_backward(&x, 2.5, &mut dx).expect("finite");
     assert_close(&dx, &differences(&x, |x| 2.5 * l2_norm(x).expect("finite")));
+}
+
+#[test]
+fn guarded_functions() {
+    type Forward = fn(Safe<f64>, &[f64], &mut [f64]) -> nanproof::Result<usize>;
+    type Backward = fn(Safe<f64>, &[f64], &[f64], &mut [f64]) -> nanproof::Result<usize>;
+    let functions: [(Forward, Backward); 4] = [
+        (safe_recip, safe_recip_backward),
+        (safe_sqrt, safe_sqrt_backward),
+        (safe_rsqrt, safe_rsqrt_backward),
+        (safe_ln, safe_ln_backward),
+    ];
+    let (x, g) = (positive(20), sample(21));
+    let mut dx = vec![f64::NAN; x.len()];
+    for (forward, backward) in functions {
+        backward(Safe::default(), &x, &g, &mut dx).expect("finite");
+        assert_close(&dx, &differences(&x, |x| weighted(&g, |y| forward(Safe::default(), x, y).map(drop))));
+    }
+}
+
+/// Numbers from 1 to 3.
+fn positive(seed: u64) -> Vec<f64> {
+    sample(seed).into_iter().map(|x| 2.0 + 0.5 * x).collect()
+}
+
+#[test]
+fn powers_and_logarithms() {
+    type Forward = fn(&[f64], &[f64], &mut [f64]) -> nanproof::Result<usize>;
+    type Backward = fn(&[f64], &[f64], &[f64], &mut [f64], &mut [f64]) -> nanproof::Result<usize>;
+    let functions: [(Forward, Backward); 4] = [
+        (
+            |x, y, z| safe_pow(Safe::default(), y, x, z),
+            |x, y, g, dx, dy| safe_pow_backward(Safe::default(), y, x, g, dy, dx),
+        ),
+        (xlogy, xlogy_backward),
+        (xlog1py, xlog1py_backward),
+        (safe_div, safe_div_backward),
+    ];
+    let (x, y, g) = (sample(22), positive(23), sample(24));
+    for (forward, backward) in functions {
+        let (mut dx, mut dy) = (vec![f64::NAN; x.len()], vec![f64::NAN; x.len()]);
+        backward(&x, &y, &g, &mut dx, &mut dy).expect("finite");
+        assert_close(&dx, &differences(&x, |x| weighted(&g, |z| forward(x, &y, z).map(drop))));
+        assert_close(&dy, &differences(&y, |y| weighted(&g, |z| forward(&x, y, z).map(drop))));
+    }
+    // A second operand that counts for every row.
+    for (forward, backward) in &functions[1..] {
+        for cols in [COLS, 1] {
+            let y = &y[..cols];
+            let (mut dx, mut dy) = (vec![f64::NAN; x.len()], vec![f64::NAN; cols]);
+            backward(&x, y, &g, &mut dx, &mut dy).expect("finite");
+            assert_close(&dx, &differences(&x, |x| weighted(&g, |z| forward(x, y, z).map(drop))));
+            assert_close(&dy, &differences(y, |y| weighted(&g, |z| forward(&x, y, z).map(drop))));
+        }
+    }
 }
 
 #[test]

@@ -9,7 +9,8 @@
 //! | weighted and cumulative log-sum-exp | jax#5370, scipy#22903, tinygrad#17853 |
 //! | cross-entropy with weights, smoothing, soft targets, KL, entropy | optax#1786, MindAct#1633, trl#7252 |
 //! | binary cross-entropy | candle#2561, pytorch#135359, #51906 |
-//! | select, square root, power, atan2 | jax#347, tensorflow#2540, pytorch#187297, burn#3727, pytorch#27134, #98276 |
+//! | select of any two operands, `x^y` by its parts | jax#5798, tensorflow#2540, pytorch#23156, burn#3727, torch7#60 (products) |
+//! | atan2 | pytorch#98276, e3nn#112 |
 //! | max, argmax, pooling, scatter | jax#4640, mlx#4274, pytorch#7670, #169263, tinygrad#12296, #1298 |
 //! | p-norms, cosine, normalisation, variance | tt-metal#55585, #55159, pytorch#36493, #51912, optax#946, keras#23075, burn#1992 |
 //! | softplus, gelu, silu, sigmoid, mish | burn#5373, pytorch#185770, #195197, tt-metal#56517, jax#40828, MLAlgorithms#31 |
@@ -21,10 +22,12 @@ use common::{Kind, assert_same, data, mat, mat_mut, num, nums, report};
 use nanproof::reference::{self, ulp_error};
 use nanproof::{
     Adam, AdamW, Class, Clipping, CrossEntropy, DynamicLossScale, Error, Float, Index, LossStep, Matmul, NormPartial,
-    OnFault, Origin, Reduction, Sgd, clip_by_global_norm, clip_by_global_norm_with, clip_by_norm, clip_by_value,
+    OnFault, Origin, Reduction, Safe, Sgd, clip_by_global_norm, clip_by_global_norm_with, clip_by_norm, clip_by_value,
     clip_by_value_backward, cross_entropy, cross_entropy_with_gradient, l2_norm, l2_norm_backward, log_softmax,
     log_softmax_backward, logsumexp, logsumexp_backward, matmul_with, relu, relu_backward, safe_div, safe_div_backward,
-    softmax, softmax_backward, tanh, tanh_backward, unscale,
+    safe_ln, safe_ln_backward, safe_pow, safe_pow_backward, safe_recip, safe_recip_backward, safe_rsqrt,
+    safe_rsqrt_backward, safe_sqrt, safe_sqrt_backward, softmax, softmax_backward, tanh, tanh_backward, unscale,
+    xlog1py, xlogy, xlogy_backward,
 };
 
 const INF: f64 = f64::INFINITY;
@@ -720,5 +723,143 @@ case!(
                 assert_same(format_args!("{m} x {n}"), &c, &vec![num(2.0); m * n]);
             }
         }
+    }
+);
+
+type Forward<T> = fn(Safe<T>, &[T], &mut [T]) -> nanproof::Result<usize>;
+type Backward<T> = fn(Safe<T>, &[T], &[T], &mut [T]) -> nanproof::Result<usize>;
+
+case!(
+    jax_347_gradient_of_a_branch_not_taken,
+    fn check<T: Float>() {
+        let functions: [(Forward<T>, Backward<T>); 4] = [
+            (safe_sqrt, safe_sqrt_backward),
+            (safe_recip, safe_recip_backward),
+            (safe_rsqrt, safe_rsqrt_backward),
+            (safe_ln, safe_ln_backward),
+        ];
+        for len in LENS {
+            let (x, dy, mut y) = (vec![T::zero(); len], vec![T::one(); len], vec![T::nan(); len]);
+            for (forward, backward) in functions {
+                assert_eq!(forward(Safe::default(), &x, &mut y), Ok(len));
+                assert_same("value", &y, &x);
+                assert_eq!(backward(Safe::default(), &x, &dy, &mut y), Ok(len));
+                assert_same("gradient", &y, &x);
+            }
+        }
+    }
+);
+
+case!(
+    pytorch_187297_square_root_of_a_negative_number,
+    fn check<T: Float>() {
+        let (x, mut y) = (nums::<T>(&[-1.0, -4.0, -INF, 4.0]), [T::nan(); 4]);
+        assert_eq!(safe_sqrt(Safe { default: num(7.0), eps: T::zero() }, &x, &mut y), Ok(3));
+        assert_same("value", &y, &nums::<T>(&[7.0, 7.0, 7.0, 2.0]));
+        assert_eq!(safe_sqrt_backward(Safe::default(), &x, &nums::<T>(&[f64::NAN, 1.0, 1.0, 1.0]), &mut y), Ok(3));
+        assert_same("gradient", &y, &nums::<T>(&[0.0, 0.0, 0.0, 0.25]));
+    }
+);
+
+fn power_gradients<T: Float>(x: f64, y: f64, g: f64) -> [T; 2] {
+    let (mut dx, mut dy) = ([T::nan()], [T::nan()]);
+    let _ = safe_pow_backward(Safe::default(), &[num(x)], &[num(y)], &[num(g)], &mut dx, &mut dy);
+    [dx[0], dy[0]]
+}
+
+case!(
+    pytorch_27134_gradient_of_a_power_by_its_exponent_at_zero,
+    fn check<T: Float>() {
+        for y in [0.0, 0.5, 1.0, 2.0] {
+            assert!(power_gradients::<T>(0.0, y, 1.0)[1].is_zero());
+        }
+    }
+);
+
+case!(
+    tensorflow_2295_gradient_of_a_power_at_zero,
+    fn check<T: Float>() {
+        for (y, want) in [(0.0, 0.0), (2.0, 0.0), (1.0, 1.0), (1.5, 0.0), (1.0 / 2.4, INF), (-1.0, 0.0)] {
+            assert_same(y, &power_gradients::<T>(0.0, y, 1.0), &nums::<T>(&[want, 0.0]));
+            assert_same("nothing comes in", &power_gradients::<T>(0.0, y, 0.0), &[T::zero(); 2]);
+        }
+        assert_same("the sign of g", &power_gradients::<T>(0.0, 0.5, -2.0), &nums::<T>(&[-INF, 0.0]));
+    }
+);
+
+case!(
+    torch7_60_gradient_of_a_power_from_its_value,
+    fn check<T: Float>() {
+        assert_same("x = 0", &power_gradients::<T>(0.0, 3.0, 1.0), &[T::zero(); 2]);
+        assert_same("x = -2", &power_gradients::<T>(-2.0, 3.0, 1.0), &nums::<T>(&[12.0, 0.0]));
+        assert_same("x = -2", &power_gradients::<T>(-2.0, 2.0, 1.0), &nums::<T>(&[-4.0, 0.0]));
+    }
+);
+
+case!(
+    ieee_754_powers,
+    fn check<T: Float>() {
+        let nan = f64::NAN;
+        for (x, y, want) in [
+            (nan, 0.0, 1.0),
+            (nan, -0.0, 1.0),
+            (1.0, nan, 1.0),
+            (1.0, INF, 1.0),
+            (-1.0, INF, 1.0),
+            (-1.0, -INF, 1.0),
+            (-1.0, nan, nan),
+            (nan, 1.0, nan),
+            (0.5, INF, 0.0),
+            (0.5, -INF, INF),
+            (2.0, INF, INF),
+            (2.0, -INF, 0.0),
+            (-2.0, INF, INF),
+            (INF, 2.0, INF),
+            (INF, -2.0, 0.0),
+            (-INF, 3.0, -INF),
+            (-INF, 2.0, INF),
+            (-INF, -3.0, -0.0),
+            (-INF, -2.0, 0.0),
+            (0.0, 3.0, 0.0),
+            (-0.0, 3.0, -0.0),
+            (-0.0, 2.0, 0.0),
+            (-0.0, 0.5, 0.0),
+            (0.0, INF, 0.0),
+            (-3.0, 3.0, -27.0),
+            (-3.0, 2.0, 9.0),
+            (-2.0, 0.5, 0.0),
+            (0.0, -1.0, 0.0),
+            (0.0, 0.0, 1.0),
+            (-1.0, 16_777_215.0, -1.0),
+            (-1.0, 16_777_216.0, 1.0),
+            (-1.0, 1e30, 1.0),
+        ] {
+            let mut z = [num::<T>(5.0)];
+            let _ = safe_pow(Safe::default(), &[num(x)], &[num(y)], &mut z);
+            assert_same(format_args!("{x}^{y}"), &z, &[num(want)]);
+        }
+    }
+);
+
+case!(
+    scipy_xlogy_of_zero,
+    fn check<T: Float>() {
+        for len in LENS {
+            let (zero, one) = (vec![T::zero(); len], vec![T::one(); len]);
+            let (mut dx, mut dy) = (vec![T::nan(); len], vec![T::nan(); len]);
+            for y in nums::<T>(&[0.0, -1.0, 1.0]) {
+                assert_eq!(xlogy(&zero, &[y], &mut dx), Ok(len));
+                assert_same("value", &dx, &zero);
+                assert_eq!(xlog1py(&zero, &[y], &mut dx), Ok(len));
+                assert_same("value", &dx, &zero);
+                assert_eq!(xlogy_backward(&zero, &vec![y; len], &one, &mut dx, &mut dy), Ok(len));
+                assert_same("gradients", &[&dx[..], &dy].concat(), &zero.repeat(2));
+            }
+        }
+        // A pole, and what is no number.
+        let found = report(xlogy(&[T::one()], &[T::zero()], &mut [T::nan()]));
+        assert_eq!((found.class, found.origin), (Class::NegInf, Origin::DivisionByZero));
+        let found = report(xlogy(&[T::one()], &[-T::one()], &mut [T::nan()]));
+        assert_eq!((found.class, found.origin), (Class::Nan, Origin::Invalid));
     }
 );

@@ -6,7 +6,7 @@ use common::{Case, KINDS, Kind, assert_same, data, draw, every_op, mat, mat_mut,
 use nanproof::reference::{self, ulp_error};
 use nanproof::{
     Float, MatRef, NormPartial, clip_by_global_norm, clip_by_norm, clip_by_value, dot, l2_norm, log_softmax, logsumexp,
-    matmul, matmul_backward, relu, safe_div, softmax, sum, tanh,
+    matmul, matmul_backward, relu, safe_div, safe_div_backward, softmax, sum, tanh,
 };
 use proptest::prelude::*;
 
@@ -266,11 +266,20 @@ fn every_length<T: Float>() {
     for len in 0..=200 {
         let x = data::<T>(len as u64, Kind::Within(5.0), len);
         let z = data::<T>(1000 + len as u64, Kind::Within(5.0), len);
-        let maps: [(&str, Vec<reference::Wide>, f64); 6] = [
+        let one = reference::Wide::from(1);
+        let zero = reference::Wide::from(0);
+        let maps: [(&str, Vec<reference::Wide>, f64); 9] = [
             ("relu", x.iter().map(|&x| reference::relu(x)).collect(), 0.0),
             ("tanh", x.iter().map(|&x| reference::tanh(x)).collect(), 1.5),
             ("tanh_backward", x.iter().zip(&z).map(|(&x, &z)| reference::tanh_backward(x, z)).collect(), 4.0),
             ("safe_div", x.iter().zip(&z).map(|(&x, &z)| reference::safe_div(x, z)).collect(), 0.5),
+            ("safe_recip", x.iter().map(|&x| one / x.into()).collect(), 0.5),
+            (
+                "safe_ln",
+                x.iter().map(|&x| if x > T::zero() { reference::Wide::new(x).ln() } else { zero }).collect(),
+                0.51,
+            ),
+            ("xlogy", x.iter().zip(&z).map(|(&x, &z)| reference::xlogy(x, z)).collect(), 0.51),
             ("softmax", reference::softmax(&x), 2.0),
             ("log_softmax", reference::log_softmax(&x), 2.0),
         ];
@@ -317,6 +326,9 @@ fn empty<T: Float>() {
         logsumexp::<T>(mat(&[], rows, cols), &mut lse).expect("no fault");
         assert_same("log-sum-exp", &lse, &vec![T::neg_infinity(); rows]);
     }
+    let mut db = [T::nan(); 3];
+    safe_div_backward(&[], &[T::one(); 3], &[], &mut [], &mut db).expect("no fault");
+    assert_same("no rows", &db, &[T::zero(); 3]);
     let mut c = [T::nan(); 6];
     matmul::<T>(mat(&[], 2, 0), mat(&[], 0, 3), mat_mut(&mut c, 2, 3)).expect("no fault");
     assert_same("a product over nothing", &c, &[T::zero(); 6]);

@@ -7,16 +7,18 @@ use common::{Case, Kind, assert_same, data, every_op, mat, mat_mut, num, nums, r
 use nanproof::reference::{self, Wide, ulp_error};
 use nanproof::{
     Adam, Class, Clip, Clipping, CrossEntropy, DynamicLossScale, Error, Float, Index, LossStep, MatMut, MatRef, Matmul,
-    NormPartial, OnFault, Origin, Reduction, Sgd, check_finite, clip_by_global_norm, clip_by_global_norm_with,
+    NormPartial, OnFault, Origin, Reduction, Safe, Sgd, check_finite, clip_by_global_norm, clip_by_global_norm_with,
     clip_by_norm, clip_by_rms, clip_by_value, clip_by_value_backward, clip_rows_by_norm, clip_unitwise, cross_entropy,
     cross_entropy_backward, cross_entropy_with_gradient, dot, dot_backward, l2_norm, l2_norm_backward, log_softmax,
     log_softmax_backward, logsumexp, logsumexp_backward, matmul, matmul_backward, matmul_with, relu, relu_backward,
-    safe_div, safe_div_backward, softmax, softmax_backward, sum, sum_backward, tanh, tanh_backward, unscale,
+    safe_div, safe_div_backward, safe_div_with, safe_ln, safe_pow, safe_pow_backward, safe_recip, safe_rsqrt_backward,
+    safe_sqrt_backward, softmax, softmax_backward, sum, sum_backward, tanh, tanh_backward, unscale, xlog1py_backward,
+    xlogy,
 };
 
 /// Every operand of every operation: the place in [`Case`] (0 for `x`), its name in reports, whether it is a matrix,
 /// and which of NaN, +Inf and -Inf are faults there.
-const OPERANDS: [(&str, usize, &str, bool, &str); 45] = [
+const OPERANDS: [(&str, usize, &str, bool, &str); 67] = [
     ("relu", 0, "x", false, "n+"),
     ("relu_backward", 0, "x", false, "n"),
     ("relu_backward", 1, "dy", false, "n+-"),
@@ -37,6 +39,28 @@ const OPERANDS: [(&str, usize, &str, bool, &str); 45] = [
     ("safe_div_backward", 0, "a", false, "n+-"),
     ("safe_div_backward", 1, "b", false, "n"),
     ("safe_div_backward", 2, "g", false, "n+-"),
+    ("safe_recip", 0, "x", false, "n"),
+    ("safe_recip_backward", 0, "x", false, "n"),
+    ("safe_recip_backward", 1, "dy", false, "n+-"),
+    ("safe_sqrt", 0, "x", false, "n+"),
+    ("safe_sqrt_backward", 0, "x", false, "n"),
+    ("safe_sqrt_backward", 1, "dy", false, "n+-"),
+    ("safe_rsqrt", 0, "x", false, "n"),
+    ("safe_rsqrt_backward", 1, "dy", false, "n+-"),
+    ("safe_ln", 0, "x", false, "n+"),
+    ("safe_ln_backward", 1, "dy", false, "n+-"),
+    ("xlogy", 0, "x", false, "n+-"),
+    ("xlogy", 1, "y", false, "n+-"),
+    ("xlogy_backward", 0, "x", false, "n+-"),
+    ("xlogy_backward", 1, "y", false, "n+-"),
+    ("xlogy_backward", 2, "g", false, "n+-"),
+    ("xlog1py", 0, "x", false, "n+-"),
+    ("xlog1py", 1, "y", false, "n+-"),
+    ("xlog1py_backward", 2, "g", false, "n+-"),
+    ("safe_pow", 0, "x", false, "n+"),
+    ("safe_pow", 1, "y", false, "n-"),
+    ("safe_pow_backward", 2, "g", false, "n+-"),
+    ("safe_pow_backward", 0, "x", false, "n+"),
     ("l2_norm", 0, "x", false, "n+-"),
     ("l2_norm_backward", 0, "x", false, "n+-"),
     ("sum", 0, "x", false, "n+-"),
@@ -536,6 +560,20 @@ fn refused<T: Float>() {
     check("safe_div", &|q, _| safe_div(&three, &four, q).map(drop));
     check("safe_div_backward", &|p, q| safe_div_backward(&three, &three, &four, p, q).map(drop));
     check("safe_div_backward", &|p, q| safe_div_backward(&three, &three, &three, p, &mut q[1..]).map(drop));
+    let safe = Safe::default();
+    for eps in nums::<T>(&[-1.0, f64::NAN, f64::INFINITY]) {
+        let bad = Safe { eps, ..safe };
+        check("safe_div_with", &|q, _| safe_div_with(bad, &three, &three, q).map(drop));
+        check("safe_ln", &|q, _| safe_ln(bad, &three, q).map(drop));
+        check("safe_sqrt_backward", &|q, _| safe_sqrt_backward(bad, &three, &three, q).map(drop));
+        check("safe_pow", &|q, _| safe_pow(bad, &three, &three, q).map(drop));
+    }
+    check("safe_recip", &|q, _| safe_recip(safe, &four, q).map(drop));
+    check("safe_rsqrt_backward", &|q, _| safe_rsqrt_backward(safe, &three, &four, q).map(drop));
+    check("xlogy", &|z, _| xlogy(&three, &four[..2], z).map(drop));
+    check("xlogy", &|z, _| xlogy(&three, &[], z).map(drop));
+    check("xlog1py_backward", &|p, q| xlog1py_backward(&three, &four[..1], &three, p, q).map(drop));
+    check("safe_pow_backward", &|p, q| safe_pow_backward(safe, &three, &three, &four, p, q).map(drop));
     check("l2_norm_backward", &|dx, _| l2_norm_backward(&four, T::one(), dx));
     check("dot_backward", &|p, q| dot_backward(&three, &three, T::one(), p, &mut q[1..]));
     check("dot_backward", &|p, q| dot_backward(&three, &four, T::one(), p, q));

@@ -144,7 +144,6 @@ pub(crate) fn exp<T: Float, S: Simd<T>>(x: Lanes<T, S>) -> Lanes<T, S> {
 /// As [`exp`]; `lo` counts for nothing where `hi` is infinite or far out of range.
 ///
 /// Largest error: f32 0.551 ULP, over all `hi` with one `lo` each, at 27.40546 - 8.633238e-7; f64 0.55 ULP, sampled.
-#[cfg(test)] // until the vector functions are public
 #[inline(always)]
 pub(crate) fn exp_of_sum<T: Float, S: Simd<T>>(hi: Lanes<T, S>, lo: Lanes<T, S>) -> Lanes<T, S> {
     let reduced = Reduced::new(hi, lo);

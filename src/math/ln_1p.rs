@@ -113,7 +113,7 @@ fn power<T: Float>(n: u32) -> T {
 
 /// The exponent that stands in an exponent field.
 #[inline(always)]
-fn exponent<T: Float, S: Simd<T>>(field: Lanes<T, S>) -> Lanes<T, S> {
+pub(super) fn exponent<T: Float, S: Simd<T>>(field: Lanes<T, S>) -> Lanes<T, S> {
     // The field as an integer in the last bits of a number whose units they are.
     let units = power::<T>(T::FRACTION_BITS);
     let bias = T::from(T::BIAS).expect("a small integer");

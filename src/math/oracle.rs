@@ -291,6 +291,15 @@ pub(super) fn ln_1p(u: f64) -> Double {
     start + step - step * step * Double::new(0.5)
 }
 
+/// `ln x`, for a finite `x` above 0: one step of Newton's method from the standard library's value.
+pub(super) fn ln(x: f64) -> Double {
+    let start = Double::new(x.ln());
+    let (m, n) = exp(-start);
+    let (a, b) = (2_f64.powi(n / 2), 2_f64.powi(n - n / 2));
+    let step = Double::new(x).times(a).times(b) * m - Double::new(1.0);
+    start + step - step * step * Double::new(0.5)
+}
+
 /// The distance of `got` from the true value `want 2^n`, in units of the last place of an f64 there, for `got` not
 /// infinite.
 pub(super) fn ulps_f64(got: f64, want: Double, n: i32) -> f64 {

@@ -1,84 +1,77 @@
 //! Division that is safe at a zero denominator, and its gradients.
 
-use crate::error::{Result, check_len};
-use crate::finite::{Index, Operand, diagnose, overflow_or_invalid};
+use crate::error::Result;
 use crate::float::Float;
 use crate::lanes::Lanes;
 use crate::math;
+use crate::ops::broadcast::Pair;
+use crate::ops::guarded::Safe;
 use crate::simd::Simd;
-use crate::sweep::{Formula, Guard, apply};
-
-/// Options of [`safe_div`].
-///
-/// ```
-/// let mut q = [0.0_f32; 2];
-/// let options = nanproof::SafeDiv { default: 1.0 };
-/// nanproof::safe_div_with(options, &[3.0, 5.0], &[0.0, 2.0], &mut q)?;
-/// assert_eq!(q, [1.0, 2.5]);
-/// # Ok::<(), nanproof::Error>(())
-/// ```
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct SafeDiv<T> {
-    /// The quotient where the denominator is zero: 0 by default.
-    pub default: T,
-}
+use crate::sweep::{Formula, Guard};
 
 /// Division with the quotient 0 where the denominator is zero: `q = a / b` where `b != 0`, else 0. Returns how many
 /// denominators were zero.
 ///
-/// Rounded correctly. Where `b` is zero (of either sign) `a` is not read. NaN in a `b`, or in an `a` that is read, stays
-/// NaN.
+/// `b` is as long as `a`, or counts for each of the rows that `a` consists of: one row, or one number. `q` is as long as
+/// `a`. Rounded correctly. Where `b` is zero (of either sign) `a` is not read. NaN in a `b`, or in an `a` that is read,
+/// stays NaN.
 ///
 /// Gradient: [`safe_div_backward`].
 ///
 /// # Errors
-/// [`Error::Shape`](crate::Error::Shape) if the lengths differ; [`Error::NonFinite`](crate::Error::NonFinite) if a
+/// [`Error::Shape`](crate::Error::Shape) if the lengths do not fit; [`Error::NonFinite`](crate::Error::NonFinite) if a
 /// quotient is not finite.
 ///
 /// ```
-/// let mut q = [0.0_f32; 3];
-/// let zeros = nanproof::safe_div(&[1.0, f32::NAN, 3.0], &[0.0, 0.0, 2.0], &mut q)?;
-/// assert_eq!((q, zeros), ([0.0, 0.0, 1.5], 2));
+/// let mut q = [0.0_f32; 4];
+/// let zeros = nanproof::safe_div(&[1.0, f32::NAN, 3.0, 4.0], &[0.0, 0.0, 2.0, 2.0], &mut q)?;
+/// assert_eq!((q, zeros), ([0.0, 0.0, 1.5, 2.0], 2));
+/// // Two rows of two, each divided by the same row.
+/// nanproof::safe_div(&[1.0, 2.0, 3.0, 4.0], &[2.0, 4.0], &mut q)?;
+/// assert_eq!(q, [0.5, 0.5, 1.5, 1.0]);
 /// # Ok::<(), nanproof::Error>(())
 /// ```
 pub fn safe_div<T: Float>(a: &[T], b: &[T], q: &mut [T]) -> Result<usize> {
-    safe_div_with(SafeDiv::default(), a, b, q)
+    safe_div_with(Safe::default(), a, b, q)
 }
 
-/// [`safe_div`] with [options](SafeDiv).
+/// [`safe_div`] with [options](Safe): the default where `|b| <= eps`. Returns how many denominators were guarded.
 ///
 /// # Errors
-/// As [`safe_div`].
+/// As [`safe_div`]; [`Error::Argument`](crate::Error::Argument) if `eps` is negative or not finite.
 ///
 /// ```
 /// let mut q = [0.0_f32];
-/// nanproof::safe_div_with(nanproof::SafeDiv { default: -1.0 }, &[1.0], &[0.0], &mut q)?;
+/// let options = nanproof::Safe { default: -1.0, eps: 1e-3 };
+/// assert_eq!(nanproof::safe_div_with(options, &[1.0], &[1e-3], &mut q)?, 1);
 /// assert_eq!(q, [-1.0]);
 /// # Ok::<(), nanproof::Error>(())
 /// ```
-pub fn safe_div_with<T: Float>(options: SafeDiv<T>, a: &[T], b: &[T], q: &mut [T]) -> Result<usize> {
-    check_len("safe_div", "b", b.len(), a.len(), "the length of a")?;
-    check_len("safe_div", "q", q.len(), a.len(), "the length of a")?;
-    let seen = apply(Quotient { default: options.default }, [a, b], [&mut *q])?;
+pub fn safe_div_with<T: Float>(options: Safe<T>, a: &[T], b: &[T], q: &mut [T]) -> Result<usize> {
+    let pair = Pair { operation: "safe_div", a: ("a", a), b: ("b", b) };
+    options.check(pair.operation)?;
+    pair.check()?;
+    pair.check_len("q", q)?;
+    let is_guarded = |_, b: T| b.abs() <= options.eps;
+    let seen = pair.map(Quotient { options }, q)?;
     if !seen.finite {
-        let inputs = [
-            Operand::slice("a", a).overlook(zero_denominator(b)),
-            Operand::slice("b", b).overlook(|_, b| b.is_infinite()),
-            Operand::scalar("default", if seen.guarded { options.default } else { T::zero() }),
-        ];
-        diagnose("safe_div", inputs, [Operand::slice("q", q)], overflow_or_invalid)?;
+        pair.diagnose(options.default, ("q", q), is_guarded, |_, b| b.is_zero())?;
     }
-    Ok(if seen.guarded { count_zeros(b) } else { 0 })
+    Ok(if seen.guarded { pair.count(is_guarded) } else { 0 })
 }
 
 /// The gradients of [`safe_div`]: `da = g / b` and `db = -(g / b) (a / b)`; both 0 where `b` is zero, and where `g` is
 /// exactly 0 (unless `a` or `b` is NaN). Returns how many denominators were zero.
 ///
-/// `da` is rounded correctly, `db` within 2 ULP: the divisor is not squared, and a product whose factors over- or
-/// underflow is computed again with exponents of its own. Where `b` is zero neither `a` nor `g` is read.
+/// `g` and `da` are as long as `a`, `db` as long as `b`: of a `b` that counts for several rows it is the sum over them,
+/// in ascending order, with its rounding errors kept.
+///
+/// `da` is rounded correctly, `db` within 2 ULP (where it is a sum, 2 ULP of each term): the divisor is not squared, and
+/// a product whose factors over- or underflow is computed again with exponents of its own. Where `b` is zero neither `a`
+/// nor `g` is read.
 ///
 /// # Errors
-/// [`Error::Shape`](crate::Error::Shape) if the lengths differ; [`Error::NonFinite`](crate::Error::NonFinite) if a
+/// [`Error::Shape`](crate::Error::Shape) if the lengths do not fit; [`Error::NonFinite`](crate::Error::NonFinite) if a
 /// result is not finite.
 ///
 /// ```
@@ -89,38 +82,47 @@ pub fn safe_div_with<T: Float>(options: SafeDiv<T>, a: &[T], b: &[T], q: &mut [T
 /// # Ok::<(), nanproof::Error>(())
 /// ```
 pub fn safe_div_backward<T: Float>(a: &[T], b: &[T], g: &[T], da: &mut [T], db: &mut [T]) -> Result<usize> {
-    const NAME: &str = "safe_div_backward";
-    for (operand, len) in [("b", b.len()), ("g", g.len()), ("da", da.len()), ("db", db.len())] {
-        check_len(NAME, operand, len, a.len(), "the length of a")?;
-    }
-    let seen = apply(QuotientBackward, [a, b, g], [&mut *da, &mut *db])?;
+    safe_div_backward_with(Safe::default(), a, b, g, da, db)
+}
+
+/// The gradients of [`safe_div_with`]: those of [`safe_div_backward`], and 0 where `|b| <= eps`.
+///
+/// # Errors
+/// As [`safe_div_backward`]; [`Error::Argument`](crate::Error::Argument) if `eps` is negative or not finite.
+///
+/// ```
+/// let (mut da, mut db) = ([0.0_f32; 2], [0.0; 2]);
+/// let options = nanproof::Safe { default: 0.0, eps: 1e-3 };
+/// nanproof::safe_div_backward_with(options, &[1.0; 2], &[1e-4, 2.0], &[1.0; 2], &mut da, &mut db)?;
+/// assert_eq!((da, db), ([0.0, 0.5], [0.0, -0.25]));
+/// # Ok::<(), nanproof::Error>(())
+/// ```
+pub fn safe_div_backward_with<T: Float>(
+    options: Safe<T>,
+    a: &[T],
+    b: &[T],
+    g: &[T],
+    da: &mut [T],
+    db: &mut [T],
+) -> Result<usize> {
+    let pair = Pair { operation: "safe_div_backward", a: ("a", a), b: ("b", b) };
+    options.check(pair.operation)?;
+    pair.check()?;
+    pair.check_len("g", g)?;
+    pair.check_len("da", da)?;
+    pair.check_second_len("db", db)?;
+    let is_guarded = |_, b: T| b.abs() <= options.eps;
+    let seen = pair.gradients(QuotientBackward { eps: options.eps }, g, da, db)?;
     if !seen.finite {
-        let inputs = [
-            Operand::slice("a", a).overlook(move |index, a| {
-                let no_part = |i: usize| b[i].is_zero() || (g[i].is_zero() && !a.is_nan());
-                matches!(index, Index::At(i) if no_part(i))
-            }),
-            Operand::slice("b", b).overlook(|_, b| b.is_infinite()),
-            Operand::slice("g", g).overlook(zero_denominator(b)),
-        ];
-        let outputs = [Operand::slice("da", da), Operand::slice("db", db)];
-        diagnose(NAME, inputs, outputs, overflow_or_invalid)?;
+        pair.diagnose_gradients(g, ("da", da), ("db", db), is_guarded, |_, _| false)?;
     }
-    Ok(if seen.guarded { count_zeros(b) } else { 0 })
+    Ok(if seen.guarded { pair.count(is_guarded) } else { 0 })
 }
 
-fn zero_denominator<T: Float>(b: &[T]) -> impl Fn(Index, T) -> bool {
-    |index, _| matches!(index, Index::At(i) if b[i].is_zero())
-}
-
-fn count_zeros<T: Float>(b: &[T]) -> usize {
-    b.iter().filter(|b| b.is_zero()).count()
-}
-
-/// `a / b`, or a default where `b` is zero.
+/// `a / b`, or a default where `b` is guarded.
 #[derive(Clone, Copy, Debug)]
 pub struct Quotient<T> {
-    default: T,
+    options: Safe<T>,
 }
 
 impl<T: Float> Formula<T, 2, 1> for Quotient<T> {
@@ -131,17 +133,19 @@ impl<T: Float> Formula<T, 2, 1> for Quotient<T> {
         _: [Lanes<T, S>; 1],
         guard: &mut Guard<T, S>,
     ) -> [Lanes<T, S>; 1] {
-        let is_zero = b.eq(b.all(T::zero()));
-        guard.note(is_zero);
-        [is_zero.select(b.all(self.default), a / b)]
+        let guarded = b.abs().le(b.all(self.options.eps));
+        guard.note(guarded);
+        [guarded.select(b.all(self.options.default), a / b)]
     }
 }
 
-/// `g / b` and `-(g / b) (a / b)`, or zeros where `b` is zero.
+/// `g / b` and `-(g / b) (a / b)`, or zeros where `b` is guarded.
 #[derive(Clone, Copy, Debug)]
-pub struct QuotientBackward;
+pub struct QuotientBackward<T> {
+    eps: T,
+}
 
-impl<T: Float> Formula<T, 3, 2> for QuotientBackward {
+impl<T: Float> Formula<T, 3, 2> for QuotientBackward<T> {
     #[inline(always)]
     fn apply<S: Simd<T>>(
         self,
@@ -150,14 +154,14 @@ impl<T: Float> Formula<T, 3, 2> for QuotientBackward {
         guard: &mut Guard<T, S>,
     ) -> [Lanes<T, S>; 2] {
         let zero = b.all(T::zero());
-        let is_zero = b.eq(zero);
-        guard.note(is_zero);
+        let guarded = b.abs().le(b.all(self.eps));
+        guard.note(guarded);
         let (da, ratio) = (g / b, a / b);
         // Both factors well inside the normal range: so is whatever rounding their product suffers.
         let (low, high) = (b.all(T::min_positive_value()), b.all(T::max_value()));
         let safe_da = g.eq(zero) | (low.le(da.abs()) & da.abs().le(high));
         let safe_ratio = a.eq(zero) | (low.le(ratio.abs()) & ratio.abs().le(high));
-        let unsafe_product = !((safe_da & safe_ratio) | is_zero);
+        let unsafe_product = !((safe_da & safe_ratio) | guarded);
         let mut db = -(da * ratio);
         if unsafe_product.any() {
             let product = product_of_quotients(g, a, b);
@@ -165,7 +169,7 @@ impl<T: Float> Formula<T, 3, 2> for QuotientBackward {
             let nothing = g.eq(zero) & a.eq(a) & b.eq(b);
             db = unsafe_product.select(nothing.select(zero, -product), db);
         }
-        [is_zero.select(zero, da), is_zero.select(zero, db)]
+        [guarded.select(zero, da), guarded.select(zero, db)]
     }
 }
 

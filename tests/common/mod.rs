@@ -5,7 +5,7 @@
 use nanproof::reference::{Wide, ulp_error};
 use nanproof::{
     Adam, AdamW, Clipping, CrossEntropy, EmptyRow, Error, Float, Isa, MatMut, MatRef, Matmul, NonFinite, OnFault,
-    Reduction, Result, SafeDiv, Sgd, Softmax, *,
+    Reduction, Result, Safe, Sgd, Softmax, *,
 };
 
 /// Random numbers by integer arithmetic alone (`SplitMix64`).
@@ -238,8 +238,34 @@ pub(crate) fn every_op<T: Float>() -> Vec<Op<T>> {
         ("norm_partial", |c| write([0], |[_]| NormPartial::of(c.x)?.merge(NormPartial::of(c.y)?).norm().map(wide))),
         ("check_finite", |c| write([0], |[_]| check_finite(c.x))),
         ("safe_div", |c| write([c.x.len()], |[q]| safe_div(c.x, c.y, q))),
-        ("safe_div_with", |c| write([c.x.len()], |[q]| safe_div_with(SafeDiv { default: c.g }, c.x, c.y, q))),
+        ("safe_div_with", |c| {
+            write([c.x.len()], |[q]| safe_div_with(Safe { default: c.g, eps: T::zero() }, c.x, c.y, q))
+        }),
         ("safe_div_backward", |c| write([c.x.len(); 2], |[da, db]| safe_div_backward(c.x, c.y, c.z, da, db))),
+        ("safe_div_with, by one number", |c| {
+            let options = Safe { default: c.g, eps: num(1e-3) };
+            write([c.x.len()], |[q]| safe_div_with(options, c.x, &c.some_of_z(1), q))
+        }),
+        ("safe_div_backward, by a row", |c| {
+            let b = &c.some_of_z(c.cols.min(c.x.len()));
+            write([c.x.len(), b.len()], |[da, db]| safe_div_backward(c.x, b, c.y, da, db))
+        }),
+        ("safe_recip", |c| write([c.x.len()], |[y]| safe_recip(Safe::default(), c.x, y))),
+        ("safe_recip_backward", |c| write([c.x.len()], |[dx]| safe_recip_backward(Safe::default(), c.x, c.y, dx))),
+        ("safe_sqrt", |c| write([c.x.len()], |[y]| safe_sqrt(Safe::default(), c.x, y))),
+        ("safe_sqrt_backward", |c| write([c.x.len()], |[dx]| safe_sqrt_backward(Safe::default(), c.x, c.y, dx))),
+        ("safe_rsqrt", |c| write([c.x.len()], |[y]| safe_rsqrt(Safe::default(), c.x, y))),
+        ("safe_rsqrt_backward", |c| write([c.x.len()], |[dx]| safe_rsqrt_backward(Safe::default(), c.x, c.y, dx))),
+        ("safe_ln", |c| write([c.x.len()], |[y]| safe_ln(Safe::default(), c.x, y))),
+        ("safe_ln_backward", |c| write([c.x.len()], |[dx]| safe_ln_backward(Safe::default(), c.x, c.y, dx))),
+        ("xlogy", |c| write([c.x.len()], |[z]| xlogy(c.x, c.y, z))),
+        ("xlogy_backward", |c| write([c.x.len(); 2], |[dx, dy]| xlogy_backward(c.x, c.y, c.z, dx, dy))),
+        ("xlog1py", |c| write([c.x.len()], |[z]| xlog1py(c.x, c.y, z))),
+        ("xlog1py_backward", |c| write([c.x.len(); 2], |[dx, dy]| xlog1py_backward(c.x, c.y, c.z, dx, dy))),
+        ("safe_pow", |c| write([c.x.len()], |[z]| safe_pow(Safe::default(), c.x, c.y, z))),
+        ("safe_pow_backward", |c| {
+            write([c.x.len(); 2], |[dx, dy]| safe_pow_backward(Safe::default(), c.x, c.y, c.z, dx, dy))
+        }),
         ("l2_norm", |c| write([0], |[_]| l2_norm(c.x).map(wide))),
         ("l2_norm_backward", |c| write([c.x.len()], |[dx]| l2_norm_backward(c.x, c.g, dx))),
         ("sum", |c| write([0], |[_]| sum(c.x).map(wide))),

@@ -1,0 +1,213 @@
+//! Operations on two operands of which the second may be a row that counts for every row of the first, or one number.
+
+use alloc::vec;
+use alloc::vec::Vec;
+
+use crate::error::{Error, Result, Shape, check_len};
+use crate::finite::{Class, Index, Operand, Origin, diagnose};
+use crate::float::Float;
+use crate::kernel::{Join, Runs, launch};
+use crate::ops::sum::Sum;
+use crate::reduce::TwoTerm;
+use crate::scaled::{ldexp, power};
+use crate::sweep::{Elementwise, Formula, Seen, apply};
+
+/// Elements that are done at once: as many rows as fit.
+const TILE: usize = 4096;
+
+/// The operands of an operation and their names.
+#[derive(Clone, Copy)]
+pub(crate) struct Pair<'a, T> {
+    pub(crate) operation: &'static str,
+    pub(crate) a: (&'static str, &'a [T]),
+    pub(crate) b: (&'static str, &'a [T]),
+}
+
+impl<T: Float> Pair<'_, T> {
+    /// Refuses a second operand that does not fit the first.
+    pub(crate) fn check(&self) -> Result<()> {
+        let (len, (operand, b)) = (self.a.1.len(), self.b);
+        if b.len() == len || (!b.is_empty() && len.is_multiple_of(b.len())) {
+            return Ok(());
+        }
+        let reason = "the length of the first operand, or one that divides it";
+        let (found, expected) = (Shape::Vector(b.len()), Shape::Vector(len));
+        Err(Error::Shape { operation: self.operation, operand, found, expected, reason })
+    }
+
+    /// Refuses an operand that is not as long as the first.
+    pub(crate) fn check_len(&self, operand: &'static str, x: &[T]) -> Result<()> {
+        check_len(self.operation, operand, x.len(), self.a.1.len(), "the length of the first operand")
+    }
+
+    /// Refuses an operand that is not as long as the second.
+    pub(crate) fn check_second_len(&self, operand: &'static str, x: &[T]) -> Result<()> {
+        check_len(self.operation, operand, x.len(), self.b.1.len(), "the length of the second operand")
+    }
+
+    /// How many pairs of elements a condition holds for.
+    pub(crate) fn count(&self, is_counted: impl Fn(T, T) -> bool) -> usize {
+        let row = |a: &[T]| a.iter().zip(self.b.1).filter(|&(&a, &b)| is_counted(a, b)).count();
+        self.a.1.chunks(self.b.1.len().max(1)).map(row).sum()
+    }
+
+    /// Applies a formula to every pair.
+    pub(crate) fn map<F: Formula<T, 2, 1>>(&self, formula: F, q: &mut [T]) -> Result<Seen>
+    where
+        T: for<'a> Runs<Elementwise<'a, T, F, 2, 1>>,
+    {
+        let (a, b) = (self.a.1, self.b.1);
+        if a.len() == b.len() {
+            return apply(formula, [a, b], [q]);
+        }
+        let tile = tile(b);
+        let mut seen = Seen { finite: true, guarded: false };
+        for (a, q) in a.chunks(tile.len()).zip(q.chunks_mut(tile.len())) {
+            seen = seen.join(apply(formula, [a, &tile[..a.len()]], [q])?);
+        }
+        Ok(seen)
+    }
+
+    /// Applies a formula that gives both gradients, of which the second is summed over the rows.
+    ///
+    /// The formula is linear in `g`: a sum that overflows on the way to a number that does not is taken once more, of
+    /// terms that are smaller.
+    pub(crate) fn gradients<F: Formula<T, 3, 2>>(&self, formula: F, g: &[T], da: &mut [T], db: &mut [T]) -> Result<Seen>
+    where
+        T: for<'a> Runs<Elementwise<'a, T, F, 3, 2>>,
+    {
+        let (a, b) = (self.a.1, self.b.1);
+        if a.len() == b.len() {
+            return apply(formula, [a, b, g], [da, db]);
+        }
+        let tile = tile(b);
+        let mut sums = RowSums::new(b.len());
+        let mut terms = vec![T::zero(); tile.len().min(a.len())];
+        let mut seen = Seen { finite: true, guarded: false };
+        let chunks = || a.chunks(tile.len()).zip(g.chunks(tile.len()));
+        for ((a, g), da) in chunks().zip(da.chunks_mut(tile.len())) {
+            let terms = &mut terms[..a.len()];
+            let chunk = apply(formula, [a, &tile[..a.len()], g], [da, terms])?;
+            sums.add(terms, chunk.finite)?;
+            seen = seen.join(chunk);
+        }
+        sums.write(0, db);
+        let overflows = |db: &[T]| db.iter().any(|db| !db.is_finite());
+        if seen.finite && overflows(db) {
+            let shift = (usize::BITS - (a.len() / b.len()).leading_zeros()).cast_signed() + 1;
+            let (mut sums, mut smaller) = (RowSums::new(b.len()), terms.clone());
+            let mut unused = terms.clone();
+            for (a, g) in chunks() {
+                let len = a.len();
+                smaller[..len].iter_mut().zip(g).for_each(|(smaller, &g)| *smaller = g * power(-shift));
+                apply(formula, [a, &tile[..len], &smaller[..len]], [&mut unused[..len], &mut terms[..len]])?;
+                sums.add(&terms[..len], true)?;
+            }
+            sums.write(shift, db);
+        }
+        Ok(Seen { finite: seen.finite && !overflows(db), ..seen })
+    }
+
+    /// Reports what is not finite in `q`. Of an operand that counts are those elements whose result is not finite, and
+    /// which are not guarded against.
+    pub(crate) fn diagnose(
+        &self,
+        default: T,
+        q: (&'static str, &[T]),
+        is_guarded: impl Fn(T, T) -> bool + Copy,
+        is_pole: impl Fn(T, T) -> bool,
+    ) -> Result<()> {
+        let (a, b) = (self.a.1, self.b.1);
+        let is_read = |i: usize| !q.1[i].is_finite() && !is_guarded(a[i], b[i % b.len()]);
+        let inputs = [
+            Operand::slice(self.a.0, a).overlook(move |index, _| !matches!(index, Index::At(i) if is_read(i))),
+            Operand::slice(self.b.0, b)
+                .overlook(move |index, _| !matches!(index, Index::At(j) if (j..a.len()).step_by(b.len()).any(is_read))),
+            Operand::scalar("default", if self.count(is_guarded) > 0 { default } else { T::zero() }),
+        ];
+        diagnose(self.operation, inputs, [Operand::slice(q.0, q.1)], |index, class| {
+            origin(class, matches!(index, Index::At(i) if is_pole(a[i], b[i % b.len()])))
+        })
+    }
+
+    /// Reports what is not finite in the gradients, in the same way.
+    pub(crate) fn diagnose_gradients(
+        &self,
+        g: &[T],
+        da: (&'static str, &[T]),
+        db: (&'static str, &[T]),
+        is_guarded: impl Fn(T, T) -> bool + Copy,
+        is_pole: impl Fn(T, T) -> bool,
+    ) -> Result<()> {
+        let (a, b) = (self.a.1, self.b.1);
+        let is_read = |i: usize| {
+            let is_bad = !da.1[i].is_finite() || !db.1[i % b.len()].is_finite();
+            is_bad && !is_guarded(a[i], b[i % b.len()])
+        };
+        // Where the upstream gradient is 0 nothing else counts but a NaN.
+        let no_part = move |i: usize, x: T| !is_read(i) || (g[i].is_zero() && !x.is_nan());
+        let column_counts = move |j: usize, b_j: T| (j..a.len()).step_by(b.len()).any(|i| !no_part(i, b_j));
+        let inputs = [
+            Operand::slice(self.a.0, a).overlook(move |index, x| matches!(index, Index::At(i) if no_part(i, x))),
+            Operand::slice(self.b.0, b).overlook(move |index, x| !matches!(index, Index::At(j) if column_counts(j, x))),
+            Operand::slice("g", g).overlook(move |index, _| !matches!(index, Index::At(i) if is_read(i))),
+        ];
+        let outputs = [Operand::slice(da.0, da.1), Operand::slice(db.0, db.1)];
+        diagnose(self.operation, inputs, outputs, |index, class| {
+            let at_pole = |j: usize| (j..a.len()).step_by(b.len()).any(|i| is_pole(a[i], b[j]));
+            origin(class, matches!(index, Index::At(i) if at_pole(i % b.len())))
+        })
+    }
+}
+
+/// The origin of a fault in an operation with poles.
+pub(crate) fn origin(class: Class, is_pole: bool) -> Origin {
+    match class {
+        Class::Nan => Origin::Invalid,
+        _ if is_pole => Origin::DivisionByZero,
+        Class::PosInf | Class::NegInf => Origin::Overflow,
+    }
+}
+
+/// As many copies of a row as are done at once.
+fn tile<T: Float>(row: &[T]) -> Vec<T> {
+    row.repeat((TILE / row.len()).max(1))
+}
+
+/// Sums over the rows, one for each column.
+struct RowSums<T> {
+    sums: Vec<TwoTerm<T>>,
+    /// Of the rows with terms that are not finite.
+    not_finite: Vec<T>,
+}
+
+impl<T: Float> RowSums<T> {
+    fn new(cols: usize) -> Self {
+        Self { sums: vec![TwoTerm::zero(); cols], not_finite: vec![T::zero(); cols] }
+    }
+
+    fn add(&mut self, terms: &[T], is_finite: bool) -> Result<()> {
+        if let [sum] = &mut self.sums[..] {
+            *sum = sum.join(launch(Sum { x: terms })?);
+        } else {
+            for row in terms.chunks(self.sums.len()) {
+                for (sum, &term) in self.sums.iter_mut().zip(row) {
+                    *sum = sum.join(TwoTerm { sum: term, error: T::zero() });
+                }
+            }
+        }
+        if !is_finite {
+            for row in terms.chunks(self.sums.len()) {
+                self.not_finite.iter_mut().zip(row).for_each(|(sum, &term)| *sum = *sum + term);
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes the sums times `2^shift`.
+    fn write(&self, shift: i32, y: &mut [T]) {
+        for ((y, sum), &not_finite) in y.iter_mut().zip(&self.sums).zip(&self.not_finite) {
+            *y = if not_finite.is_finite() { ldexp(sum.value(), shift) } else { not_finite };
+        }
+    }
+}
