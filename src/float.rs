@@ -65,6 +65,8 @@ pub trait Format: Copy + 'static {
     const K_BLOCK: usize;
     /// Every bit but the sign.
     const ABS_MASK: Self;
+    /// 0, 1, 2 ...: the number of each lane.
+    const LANE_NUMBERS: Self::Block;
 
     /// The number with these bits; those that do not fit are dropped.
     fn from_bits(bits: u64) -> Self;
@@ -92,6 +94,7 @@ impl Format for f32 {
     const WIDE_SCALE: i32 = 0;
     const K_BLOCK: usize = 512;
     const ABS_MASK: Self = Self::from_bits(0x7fff_ffff);
+    const LANE_NUMBERS: Self::Block = [0., 1., 2., 3., 4., 5., 6., 7., 8., 9., 10., 11., 12., 13., 14., 15.];
 
     #[expect(clippy::cast_possible_truncation, reason = "documented")]
     #[inline(always)]
@@ -136,6 +139,7 @@ impl Format for f64 {
     const WIDE_SCALE: i32 = -530;
     const K_BLOCK: usize = 256;
     const ABS_MASK: Self = Self::from_bits(0x7fff_ffff_ffff_ffff);
+    const LANE_NUMBERS: Self::Block = [0., 1., 2., 3., 4., 5., 6., 7.];
 
     #[inline(always)]
     fn from_bits(bits: u64) -> Self {

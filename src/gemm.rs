@@ -32,7 +32,7 @@ use crate::kernel::{Kernel, outline};
 use crate::lanes::Lanes;
 use crate::ops::linear::Activation;
 use crate::simd::{Simd, Tiled};
-use crate::sweep::{load_tail, store_tail};
+use crate::sweep::{first_lanes, load_tail, store_tail};
 use crate::view::MatRef;
 use micro::{Left, Right, Sums, tile};
 use pack::{pack_columns, pack_panels, pack_rows};
@@ -41,6 +41,12 @@ use scratch::Scratch;
 /// Tiles of B that are packed together: with a k-block of 2 KiB a column, three quarters of the L2 cache of the CPUs
 /// that a tile of 16 columns (AVX2: 512 KiB) or 32 (AVX-512: 1 MiB) is meant for.
 const PANELS: usize = 12;
+
+/// Columns are split over threads at multiples of this, the widest tile.
+const COLUMNS_CUT: usize = 32;
+
+/// Tiles of B for which it does not pay to copy the rows of A.
+const DIRECT_PANELS: usize = 8;
 
 /// Rows of A below which packing B does not pay.
 const DIRECT_ROWS: usize = 64;
@@ -65,9 +71,6 @@ pub(crate) enum Old<'a, T> {
     /// The same row for every row of C.
     Row(&'a [T]),
 }
-
-/// Elements of C below which a split of its columns is not worth it: a tile of AVX-512.
-const COLUMNS_CUT: usize = 32;
 
 impl<T: Float> Kernel for Gemm<'_, T> {
     type Elem = T;
@@ -117,9 +120,7 @@ impl<'a, T: Float> Gemm<'a, T> {
             is_last: start + depth == self.a.cols(),
         }
     }
-}
 
-impl<T: Float> Gemm<'_, T> {
     /// Applies the activation to columns of C, which are in the cache still.
     #[inline(always)]
     fn activate<S: Simd<T>>(&mut self, simd: S, cols: Range<usize>) {
@@ -194,9 +195,6 @@ impl<T: Float> Tiled<T> for Gemm<'_, T> {
     }
 }
 
-/// Tiles of B for which it does not pay to copy the rows of A.
-const DIRECT_PANELS: usize = 8;
-
 /// Whether tiles can read B where it is: rows contiguous and apart from each other.
 fn is_direct<T>(b: MatRef<'_, T>) -> bool {
     b.row(0).is_some() && (b.row_stride() >= b.cols() || b.rows() == 1)
@@ -216,8 +214,11 @@ impl<'a, T: Float> Slab<'a, T> {
     #[inline(always)]
     fn panel<const BLOCKS: usize>(self, col: usize) -> Right<'a, T, BLOCKS> {
         let Self { b, packed, packed_from } = self;
-        if col < packed_from {
-            Right::Lines(b.from(0, col), b.row_stride().max(BLOCKS * T::LANES))
+        let width = BLOCKS * T::LANES;
+        if col < packed_from && b.row_stride() == width {
+            Right::Packed(T::blocks(b.from(0, col)).0.as_chunks().0) // as good as packed
+        } else if col < packed_from {
+            Right::Lines(b.from(0, col), b.row_stride().max(width))
         } else {
             Right::Packed(T::blocks(&packed[(col - packed_from) * b.rows()..]).0.as_chunks().0)
         }
@@ -414,13 +415,16 @@ impl<T: Float> Store<'_, T> {
             }
         }
         if !tail.is_empty() {
+            let zero = Lanes::zero(simd);
             let old = match self.old {
+                Old::Scaled(beta) if beta.is_zero() => zero,
                 Old::Scaled(_) => load_tail(simd, tail, T::zero()),
                 Old::Row(row) => load_tail(simd, &row[col + whole * T::LANES..][..len], T::zero()),
             };
-            store_tail(self.update(sums[whole], old), tail);
+            let new = self.update(sums[whole], old);
+            store_tail(new, tail);
             if self.is_last {
-                watch.see(load_tail(simd, tail, T::zero()));
+                watch.see(first_lanes(simd, len).select(new, zero));
             }
         }
     }

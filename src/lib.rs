@@ -33,6 +33,9 @@
 //! | to compute | forward | gradient |
 //! |---|---|---|
 //! | a matrix product | [`matmul`], [`matmul_with`] | [`matmul_backward`] |
+//! | products of a batch | [`matmul_batched`], [`matmul_batched_with`] | the same, with transposes |
+//! | a product of 16-bit operands | [`matmul_mixed`] | |
+//! | a linear layer | [`linear`] | [`linear_backward`] |
 //! | probabilities from logits | [`softmax`], [`log_softmax`] | [`softmax_backward`], [`log_softmax_backward`] |
 //! | a log-sum-exp | [`logsumexp`] | [`logsumexp_backward`] |
 //! | a classification loss | [`cross_entropy`] | [`cross_entropy_backward`], [`cross_entropy_with_gradient`] |
@@ -62,6 +65,7 @@
 //! - `std` (default): detection of the CPU's instruction sets at run time, and `NANPROOF_ISA`. Without it the crate needs
 //!   `alloc` alone.
 //! - `rayon`: large calls are split over the threads of the caller's current rayon pool, with the same bits.
+//! - `half`: tensors of `half::bf16` and `half::f16` as operands of [`matmul_mixed`].
 //! - `serde`: the state of [`DynamicLossScale`] can be saved and restored.
 #![cfg_attr(not(feature = "std"), no_std)]
 

@@ -116,6 +116,13 @@ pub(crate) fn store_tail<T: Float, S: Simd<T>>(x: Lanes<T, S>, tail: &mut [T]) {
     tail.copy_from_slice(&x.store().as_ref()[..tail.len()]);
 }
 
+/// The first `len` lanes.
+#[inline(always)]
+pub(crate) fn first_lanes<T: Float, S: Simd<T>>(simd: S, len: usize) -> Mask<T, S> {
+    let len = T::from(len).unwrap_or_else(T::infinity);
+    Lanes::load(simd, &T::LANE_NUMBERS).lt(Lanes::splat(simd, len))
+}
+
 /// Calls `f` with each block of `x`, the tail filled up with `fill`.
 #[inline(always)]
 pub(crate) fn each_block<T: Float, S: Simd<T>>(simd: S, x: &[T], fill: T, mut f: impl FnMut(Lanes<T, S>)) {

@@ -16,7 +16,12 @@ fn run<T: Float>(u: &mut Unstructured<'_>) -> Drawn<()> {
     let (b_rows, c_cols) = (nearly(u, k)?, nearly(u, n)?);
     let b = Matrix::<T>::draw(u, b_rows, n, true)?;
     let c = Matrix::<T>::draw(u, m, c_cols, false)?;
-    if u.arbitrary()? {
+    if u.ratio(1, 4)? {
+        let (bias_len, w) = (nearly(u, n)?, Matrix::<T>::draw(u, n, k, true)?);
+        let bias = Matrix::<T>::draw(u, 1, bias_len, true)?.to_dense().data;
+        let activation = *u.choose(&[Activation::Identity, Activation::Relu, Activation::Tanh])?;
+        layer(activation, &a, &w, &bias, &c);
+    } else if u.arbitrary()? {
         let options = match u.int_in_range(0..=3)? {
             0 => Matmul::default(),
             1 => Matmul { alpha: T::one(), beta: T::one() },
@@ -30,6 +35,29 @@ fn run<T: Float>(u: &mut Unstructured<'_>) -> Drawn<()> {
         backward(&a, &b, &c, &da, &db);
     }
     Ok(())
+}
+
+/// The linear layer, as it is defined: a product onto rows of the bias, then the activation.
+fn layer<T: Float>(activation: Activation, x: &Matrix<T>, w: &Matrix<T>, bias: &[T], y: &Matrix<T>) {
+    let f = |[data]: [&mut [T]; 1]| linear(activation, x.read(), w.read(), Some(bias), y.place.write(data));
+    let Outcome { written: [data], result } = everywhere("linear", [&y.data], f);
+    let (m, n) = (x.place.rows, w.place.rows);
+    let refused = w.place.cols != x.place.cols || (y.place.rows, y.place.cols) != (m, n) || bias.len() != n;
+    assert_eq!(is_refused(&result), refused, "{result:?}");
+    if refused {
+        return;
+    }
+    let mut z = bias.repeat(m);
+    let options = Matmul { beta: T::one(), ..Matmul::default() };
+    let _ = matmul_with(options, x.read(), w.read().t(), MatMut::new(&mut z, m, n).unwrap());
+    let mut want = z.clone();
+    let _ = match activation {
+        Activation::Relu => relu(&z, &mut want),
+        Activation::Tanh => tanh(&z, &mut want),
+        _ => Ok(()),
+    };
+    assert_same("linear", &Matrix { place: y.place, data }.to_dense().data, &want);
+    assert_eq!(is_reported(&result), !all_finite(&want), "linear: {result:?}");
 }
 
 fn forward<T: Float>(options: Matmul<T>, a: &Matrix<T>, b: &Matrix<T>, c: &Matrix<T>) {

@@ -9,7 +9,7 @@ use faer::linalg::matmul::matmul as faer_matmul;
 use faer::traits::ComplexField;
 use faer::{Accum, Par};
 use gemm::Parallelism;
-use nanproof::{MatMut, MatRef};
+use nanproof::{BatchMut, BatchRef, MatMut, MatRef};
 use ndarray::linalg::general_mat_mul;
 use ndarray::{ArrayView2, ArrayViewMut2, LinalgScalar};
 use rten_gemm::{GemmExecutor, GemmInputA, GemmInputB, GemmUninitOptions};
@@ -168,11 +168,22 @@ pub fn products<'a, T: Element>(
     Ok(products)
 }
 
-/// A batch is a loop here: replace this by one call when there is one.
 fn nanproof<T: Element>(problem: Problem<'_, T>, c: &mut [T]) {
-    let shape = problem.shape;
-    let Shape { m, k, n, .. } = shape;
-    problem.each(c, |a, b, c| {
+    let Problem { shape, a, b, .. } = problem;
+    let Shape { m, k, n, batch, .. } = shape;
+    if batch > 1 {
+        let view = |x, transposed, rows, cols| {
+            let x = if transposed {
+                BatchRef::new(x, batch, cols, rows).map(BatchRef::t)
+            } else {
+                BatchRef::new(x, batch, rows, cols)
+            };
+            x.expect("the operand has the shape")
+        };
+        let (a, b) = (view(a, shape.a_transposed, m, k), view(b, shape.b_transposed, k, n));
+        let c = BatchMut::new(c, batch, m, n).expect("C has the shape");
+        nanproof::matmul_batched(a, b, c).expect("the products are finite");
+    } else {
         let view = |x, transposed, rows, cols| {
             let x = if transposed { MatRef::new(x, cols, rows).map(MatRef::t) } else { MatRef::new(x, rows, cols) };
             x.expect("the operand has the shape")
@@ -180,7 +191,7 @@ fn nanproof<T: Element>(problem: Problem<'_, T>, c: &mut [T]) {
         let (a, b) = (view(a, shape.a_transposed, m, k), view(b, shape.b_transposed, k, n));
         let c = MatMut::new(c, m, n).expect("C has the shape");
         nanproof::matmul(a, b, c).expect("the product is finite");
-    });
+    }
 }
 
 fn gemm<T: Element>(problem: Problem<'_, T>, c: &mut [T]) {
