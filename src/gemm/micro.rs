@@ -72,6 +72,7 @@ fn chains<T: Float, S: Simd<T>, const ROWS: usize, const BLOCKS: usize>(
     match b {
         Right::Packed(lines) => {
             let lines = &lines[..depth];
+            #[expect(clippy::needless_range_loop, reason = "one counter serves the bounds of A as well")]
             for p in 0..depth {
                 step(&mut sums, &a, p, &lines[p]);
             }

@@ -295,8 +295,7 @@ impl Simd<f32> for Avx2 {
         let lines = square::<f32, 16>(x, stride);
         for j in (0..16).step_by(4) {
             let mut columns = [[self.0.splat_f32x8(0.0); 2]; 4];
-            for half in 0..2 {
-                let i = 8 * half;
+            for (half, i) in [(0, 0), (1, 8)] {
                 let r0 = cast(halves::<_, 4, 16>([lines[i], lines[i + 4]], j));
                 let r1 = cast(halves::<_, 4, 16>([lines[i + 1], lines[i + 5]], j));
                 let r2 = cast(halves::<_, 4, 16>([lines[i + 2], lines[i + 6]], j));
@@ -533,8 +532,7 @@ impl Simd<f64> for Avx2 {
         let lines = square::<f64, 8>(x, stride);
         for j in (0..8).step_by(2) {
             let mut columns = [[self.0.splat_f64x4(0.0); 2]; 2];
-            for half in 0..2 {
-                let i = 4 * half;
+            for (half, i) in [(0, 0), (1, 4)] {
                 let r0 = cast(halves::<_, 2, 8>([lines[i], lines[i + 2]], j));
                 let r1 = cast(halves::<_, 2, 8>([lines[i + 1], lines[i + 3]], j));
                 columns[0][half] = cast(avx._mm256_unpacklo_pd(r0, r1));
