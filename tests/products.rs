@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::{Kind, assert_same, data, mat, mat_mut, num, on_every_isa, report};
+use common::{Kind, assert_same, data, mat, mat_mut, num, report};
 use nanproof::{
     Activation, BatchMut, BatchRef, Class, Error, Float, Index, LinearGradients, MatMut, MatRef, Matmul, Origin,
     linear, linear_backward, matmul, matmul_batched, matmul_batched_with, matmul_with, relu, tanh,
@@ -279,8 +279,7 @@ fn any_number_of_threads() {
 
 #[cfg(feature = "half")]
 mod mixed {
-    use super::{assert_same, data, everywhere_f32, mat, mat_mut, report};
-    use crate::common::Kind;
+    use crate::common::{Kind, assert_same, data, mat, mat_mut, on_every_isa, report};
     use half::{bf16, f16};
     use nanproof::{Class, Index, MatRef, Origin, Storage, matmul, matmul_mixed};
 
@@ -307,7 +306,7 @@ mod mixed {
 
     #[test]
     fn have_the_bits_of_widening_first() {
-        everywhere_f32(|| {
+        on_every_isa(|_| {
             widened_first::<bf16>();
             widened_first::<f16>();
             widened_first::<f32>();
@@ -328,10 +327,4 @@ mod mixed {
         let found = report(matmul_mixed(mat(&a, 2, 2), mat(&bad, 2, 1), mat_mut(&mut c[..2], 2, 1)));
         assert_eq!((found.operand, found.index, found.origin), ("b", Index::Cell(1, 0), Origin::PassedIn));
     }
-}
-
-/// Runs `f` on every instruction set.
-#[cfg(feature = "half")]
-fn everywhere_f32(mut f: impl FnMut()) {
-    on_every_isa(|_| f());
 }
