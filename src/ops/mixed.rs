@@ -14,7 +14,7 @@ use crate::view::{MatMut, MatRef};
 
 const NAME: &str = "matmul_mixed";
 
-/// Rows and columns of C that are computed together: with their widened operands they fit the L2 cache.
+/// Rows and columns of C that are computed together: about 1 MiB with their widened operands.
 const ROWS: usize = 256;
 const COLS: usize = 192;
 
