@@ -23,7 +23,7 @@ impl Simd<f32> for Baseline {
     type Mask = f32x16;
     type Wide = Self;
 
-    #[inline(always)]
+    #[inline(never)] // one copy of each kernel
     fn vectorize<K: Kernel<Elem = f32>>(self, kernel: K) -> K::Output {
         kernel.run(self)
     }
@@ -170,7 +170,7 @@ impl Simd<f64> for Baseline {
     type Mask = f64x8;
     type Wide = Self;
 
-    #[inline(always)]
+    #[inline(never)] // one copy of each kernel
     fn vectorize<K: Kernel<Elem = f64>>(self, kernel: K) -> K::Output {
         kernel.run(self)
     }
