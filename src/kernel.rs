@@ -12,7 +12,9 @@ use crate::ops::activation::{Relu, ReluBackward, Tanh, TanhBackward};
 use crate::ops::check::AllFinite;
 use crate::ops::clip::{Clamp, ClampBackward};
 use crate::ops::cross_entropy::CrossEntropyRow;
+use crate::ops::divergence::{BinaryCrossEntropy, BinaryCrossEntropyBackward, Divergence, DivergenceBackward};
 use crate::ops::divide::{Quotient, QuotientBackward};
+use crate::ops::entropy::{EntropyBackwardRow, EntropyRow};
 use crate::ops::guarded::{Guarded, GuardedBackward};
 use crate::ops::linear::{ActivationBackwardRow, ActivationRow};
 use crate::ops::logsumexp::{LogSumExpBackwardRow, LogSumExpRow};
@@ -157,8 +159,12 @@ compile!(
     MaxAbs<'a, Self>,
     Sum<'a, Self>,
     SumOfSquares<'a, Self>,
+    Elementwise<'a, Self, BinaryCrossEntropy, 2, 1>,
+    Elementwise<'a, Self, BinaryCrossEntropyBackward<Self>, 2, 1>,
     Elementwise<'a, Self, Clamp<Self>, 0, 1>,
     Elementwise<'a, Self, ClampBackward<Self>, 2, 1>,
+    Elementwise<'a, Self, Divergence, 2, 1>,
+    Elementwise<'a, Self, DivergenceBackward<Self>, 2, 2>,
     Elementwise<'a, Self, Guarded<Self>, 1, 1>,
     Elementwise<'a, Self, GuardedBackward<Self>, 2, 1>,
     Elementwise<'a, Self, Power<Self>, 2, 1>,
@@ -176,6 +182,8 @@ compile!(
     Elementwise<'a, Self, XLog, 2, 1>,
     Elementwise<'a, Self, XLogBackward, 3, 2>,
     LogitRows<'a, Self, CrossEntropyRow<'a, Self>>,
+    LogitRows<'a, Self, EntropyRow>,
+    LogitRows<'a, Self, EntropyBackwardRow<'a, Self>>,
     LogitRows<'a, Self, LogSoftmaxRow>,
     LogitRows<'a, Self, LogSumExpBackwardRow<'a, Self>>,
     LogitRows<'a, Self, LogSumExpRow>,

@@ -247,6 +247,12 @@ impl<T: Float> RowSum<T> {
         math::ln_1p(Lanes::splat(simd, self.rest.value())).first()
     }
 
+    /// `sum(exp(x - max))`.
+    #[inline(always)]
+    pub(crate) fn total(&self) -> T {
+        TwoTerm { sum: T::one(), error: T::zero() }.join(self.rest).value()
+    }
+
     /// `factor / sum(exp(x - max))`, as an unevaluated pair.
     #[inline(always)]
     pub(crate) fn weight<S: Simd<T>>(&self, simd: S, factor: T) -> TwoTerm<T> {

@@ -7,7 +7,10 @@ pub(crate) mod broadcast;
 pub(crate) mod check;
 pub(crate) mod clip;
 pub(crate) mod cross_entropy;
+pub(crate) mod divergence;
 pub(crate) mod divide;
+pub(crate) mod entropy;
+pub(crate) mod extrema;
 pub(crate) mod guarded;
 pub(crate) mod linear;
 pub(crate) mod logsumexp;
@@ -33,7 +36,10 @@ pub use cross_entropy::{
     CrossEntropy, Loss, Reduction, Targets, cross_entropy, cross_entropy_backward, cross_entropy_in_place,
     cross_entropy_with_gradient,
 };
+pub use divergence::{binary_cross_entropy, binary_cross_entropy_backward, kl_divergence, kl_divergence_backward};
 pub use divide::{safe_div, safe_div_backward, safe_div_backward_with, safe_div_with};
+pub use entropy::{softmax_entropy, softmax_entropy_backward};
+pub use extrema::{row_argmax, row_argmin, row_max, row_max_backward, row_min, row_min_backward};
 pub use guarded::{
     Safe, safe_ln, safe_ln_backward, safe_recip, safe_recip_backward, safe_rsqrt, safe_rsqrt_backward, safe_sqrt,
     safe_sqrt_backward,

@@ -747,6 +747,82 @@ impl<T: Float> Row<T> {
     }
 }
 
+/// The entropy of the softmax of a row: `sum(p (lse(x) - x))`; 0 of a row of `-inf`.
+///
+/// ```
+/// assert_eq!(nanproof::reference::softmax_entropy(&[3.0_f64, 3.0]).to_f64(), 2.0_f64.ln());
+/// ```
+#[must_use]
+pub fn softmax_entropy<T: Float>(x: &[T]) -> Wide {
+    let row = Row::new(x);
+    let possible = x.iter().filter(|&&x| x != T::neg_infinity());
+    possible.fold(Wide::ZERO, |sum, &x| sum + row.probability(x) * row.loss(x))
+}
+
+/// The gradient of [`softmax_entropy`]: `dh p ((lse(x) - x) - h)`; 0 where `p` is 0.
+///
+/// ```
+/// assert_eq!(nanproof::reference::softmax_entropy_backward(&[3.0_f64, 3.0], 1.0)[0].to_f64(), 0.0);
+/// ```
+#[must_use]
+pub fn softmax_entropy_backward<T: Float>(x: &[T], dh: T) -> Vec<Wide> {
+    let (row, entropy) = (Row::new(x), softmax_entropy(x));
+    let gradient = |&x: &T| {
+        if x == T::neg_infinity() {
+            return Wide::ZERO;
+        }
+        Wide::new(dh) * row.probability(x) * (row.loss(x) - entropy)
+    };
+    x.iter().map(gradient).collect()
+}
+
+/// The binary cross-entropy of a logit: `-t ln(sigmoid(x)) - (1 - t) ln(1 - sigmoid(x))`, with `0 inf = 0`.
+///
+/// ```
+/// assert_eq!(nanproof::reference::binary_cross_entropy(100.0_f64, 1.0).to_f64(), 3.720075976020836e-44);
+/// ```
+#[must_use]
+pub fn binary_cross_entropy<T: Float>(x: T, t: T) -> Wide {
+    // The loss of either outcome: ln(1 + exp(-x)) and ln(1 + exp(x)), of which one is |x| more than the other.
+    let small = Wide::new(-x.abs()).exp().ln_1p();
+    let weight = if x > T::zero() { Wide::ONE - Wide::new(t) } else { Wide::new(t) };
+    if weight == Wide::ZERO { small } else { small + weight * Wide::new(x.abs()) }
+}
+
+/// The gradient of [`binary_cross_entropy`]: `g (sigmoid(x) - t)`.
+///
+/// ```
+/// assert_eq!(nanproof::reference::binary_cross_entropy_backward(0.0_f64, 1.0, 2.0).to_f64(), -1.0);
+/// ```
+#[must_use]
+pub fn binary_cross_entropy_backward<T: Float>(x: T, t: T, g: T) -> Wide {
+    let e = Wide::new(-x.abs()).exp();
+    let rare = e / (Wide::ONE + e);
+    let (t, g) = (Wide::new(t), Wide::new(g));
+    g * if x > T::zero() { (Wide::ONE - t) - rare } else { rare - t }
+}
+
+/// A term of the Kullback-Leibler divergence: `p (ln p - log_q)`; 0 where `p` is 0.
+///
+/// ```
+/// assert_eq!(nanproof::reference::kl_divergence(0.5_f64, 0.5_f64.ln()).to_f64(), 1.1595034230731085e-17);
+/// ```
+#[must_use]
+pub fn kl_divergence<T: Float>(p: T, log_q: T) -> Wide {
+    if p.is_zero() { Wide::ZERO } else { Wide::new(p) * (Wide::new(p).ln() - Wide::new(log_q)) }
+}
+
+/// The gradients of [`kl_divergence`]: `g (ln p + 1 - log_q)` and `-g p`; 0 where `p` is 0.
+///
+/// ```
+/// assert_eq!(nanproof::reference::kl_divergence_backward(1.0_f64, 0.0, 3.0).map(|x| x.to_f64()), [3.0, -3.0]);
+/// ```
+#[must_use]
+pub fn kl_divergence_backward<T: Float>(p: T, log_q: T, g: T) -> [Wide; 2] {
+    let (wide, g) = (Wide::new(p), Wide::new(g));
+    if p.is_zero() { [Wide::ZERO; 2] } else { [g * (wide.ln() + Wide::ONE - Wide::new(log_q)), -(g * wide)] }
+}
+
 /// `a / b`, or 0 where `b` is 0.
 ///
 /// ```

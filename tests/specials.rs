@@ -80,6 +80,20 @@ const OPERANDS: [(&str, usize, &str, bool, &str); 67] = [
     ("logsumexp_backward", 0, "x", true, "n+"),
     ("cross_entropy", 0, "logits", true, "n+"),
     ("cross_entropy_backward", 0, "logits", true, "n+"),
+    ("softmax_in_place", 0, "x", true, "n+"),
+    ("cross_entropy_in_place", 0, "logits", true, "n+"),
+    ("cross_entropy, of probabilities", 1, "targets", true, "n+-"),
+    ("softmax_entropy", 0, "x", true, "n+"),
+    ("softmax_entropy_backward", 0, "x", true, "n+"),
+    ("binary_cross_entropy", 0, "logits", false, "n"),
+    ("binary_cross_entropy", 1, "targets", false, "n+-"),
+    ("binary_cross_entropy_backward", 1, "targets", false, "n+-"),
+    ("kl_divergence", 0, "p", false, "n+-"),
+    ("kl_divergence", 1, "log_q", false, "n+-"),
+    ("kl_divergence_backward", 1, "log_q", false, "n+-"),
+    ("row_max", 0, "x", true, "n+"),
+    ("row_min", 0, "x", true, "n-"),
+    ("row_max_backward", 0, "x", true, "n"),
     ("sgd", 0, "w", false, "n+-"),
     ("sgd", 1, "g", false, "n+-"),
     ("adamw", 1, "g", false, "n+-"),
@@ -139,6 +153,7 @@ fn every_place<T: Float>() {
                         other => panic!("{context}: {other:?}"),
                     }
                     if name.starts_with("clip_by_norm")
+                        || name.ends_with("in_place")
                         || [
                             "sgd",
                             "adam",

@@ -374,6 +374,36 @@ pub(crate) fn every_op<T: Float>() -> Vec<Op<T>> {
                     .map(|loss| wide(loss.value))
             })
         }),
+        ("softmax_entropy", |c| write([c.rows], |[h]| softmax_entropy(c.matrix(c.x), h))),
+        ("softmax_entropy_backward", |c| {
+            write([c.x.len()], |[dx]| softmax_entropy_backward(c.matrix(c.x), &c.some_of_z(c.rows), c.matrix_mut(dx)))
+        }),
+        ("binary_cross_entropy", |c| {
+            write([0], |[_]| binary_cross_entropy(Reduction::Mean, c.x, c.y).map(|loss| wide(loss.value)))
+        }),
+        ("binary_cross_entropy_backward", |c| {
+            write([c.x.len()], |[dx]| binary_cross_entropy_backward(Reduction::Mean, c.x, c.y, c.g, dx))
+        }),
+        ("kl_divergence", |c| write([0], |[_]| kl_divergence(c.x, c.y).map(wide))),
+        ("kl_divergence_backward", |c| {
+            write([c.x.len(); 2], |[dp, dlog_q]| kl_divergence_backward(c.x, c.y, c.g, dp, dlog_q))
+        }),
+        ("row_max", |c| write([c.rows], |[y]| row_max(c.matrix(c.x), y))),
+        ("row_min", |c| write([c.rows], |[y]| row_min(c.matrix(c.x), y))),
+        ("row_max_backward", |c| {
+            write([c.x.len()], |[dx]| row_max_backward(c.matrix(c.x), &c.some_of_z(c.rows), c.matrix_mut(dx)))
+        }),
+        ("row_min_backward", |c| {
+            write([c.x.len()], |[dx]| row_min_backward(c.matrix(c.x), &c.some_of_z(c.rows), c.matrix_mut(dx)))
+        }),
+        ("row_argmax", |c| {
+            write([c.rows], |[columns]| {
+                let mut places = vec![0; c.rows];
+                let result = row_argmax(c.matrix(c.x), &mut places);
+                columns.iter_mut().zip(places).for_each(|(column, place)| *column = num(place as f64));
+                result
+            })
+        }),
         ("sgd", |c| {
             let sgd = Sgd { learning_rate: num(0.1), momentum: num(0.9), weight_decay: num(0.01) };
             update([c.x, c.z], |[w, v]| sgd.step(w, c.y, v))
