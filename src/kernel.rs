@@ -17,7 +17,7 @@ use crate::ops::divide::{Quotient, QuotientBackward};
 use crate::ops::entropy::{EntropyBackwardRow, EntropyRow};
 use crate::ops::guarded::{Guarded, GuardedBackward};
 use crate::ops::linear::{ActivationBackwardRow, ActivationRow};
-use crate::ops::logsumexp::{LogSumExpBackwardRow, LogSumExpRow};
+use crate::ops::logsumexp::{LogSumExpBackwardRow, LogSumExpRow, WeightedBackwardRow, WeightedRow};
 use crate::ops::norm::MaxAbs;
 use crate::ops::optimizer::{AdamWStep, Calm, SgdStep};
 use crate::ops::power::{Power, PowerBackward, XLog, XLogBackward};
@@ -188,6 +188,8 @@ compile!(
     LogitRows<'a, Self, LogSumExpBackwardRow<'a, Self>>,
     LogitRows<'a, Self, LogSumExpRow>,
     LogitRows<'a, Self, SoftmaxRow>,
+    LogitRows<'a, Self, WeightedRow<'a, Self>>,
+    LogitRows<'a, Self, WeightedBackwardRow<'a, Self>>,
     Rehearsal<'a, Self, AdamWStep<Self>, 1, 3>,
     Rehearsal<'a, Self, Calm<Self>, 1, 2>,
     Rehearsal<'a, Self, Calm<Self>, 1, 3>,

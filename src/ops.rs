@@ -45,7 +45,10 @@ pub use guarded::{
     safe_sqrt_backward,
 };
 pub use linear::{Activation, LinearGradients, linear, linear_backward};
-pub use logsumexp::{logsumexp, logsumexp_backward};
+pub use logsumexp::{
+    logsumexp, logsumexp_backward, logsumexp_backward_with, logsumexp_weighted, logsumexp_weighted_backward,
+    logsumexp_with,
+};
 pub use loss_scale::{DynamicLossScale, LossStep};
 pub use matmul::{Matmul, matmul, matmul_backward, matmul_with};
 pub use mixed::matmul_mixed;

@@ -35,6 +35,15 @@ impl<T: Float> TwoTerm<T> {
     }
 }
 
+impl<T: Float> TwoTerm<T> {
+    /// The absolute value, as a rounded number and what it lacks.
+    pub(crate) fn magnitude(self) -> (T, T) {
+        let sum = self.value();
+        let error = (self.sum - sum) + self.error;
+        if sum < T::zero() { (-sum, -error) } else { (sum, error) }
+    }
+}
+
 impl<T: Float> Join for TwoTerm<T> {
     /// Adds the sums, keeping the rounding error (Knuth).
     #[inline(always)]

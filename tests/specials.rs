@@ -18,7 +18,7 @@ use nanproof::{
 
 /// Every operand of every operation: the place in [`Case`] (0 for `x`), its name in reports, whether it is a matrix,
 /// and which of NaN, +Inf and -Inf are faults there.
-const OPERANDS: [(&str, usize, &str, bool, &str); 67] = [
+const OPERANDS: &[(&str, usize, &str, bool, &str)] = &[
     ("relu", 0, "x", false, "n+"),
     ("relu_backward", 0, "x", false, "n"),
     ("relu_backward", 1, "dy", false, "n+-"),
@@ -83,6 +83,8 @@ const OPERANDS: [(&str, usize, &str, bool, &str); 67] = [
     ("softmax_in_place", 0, "x", true, "n+"),
     ("cross_entropy_in_place", 0, "logits", true, "n+"),
     ("cross_entropy, of probabilities", 1, "targets", true, "n+-"),
+    ("logsumexp_weighted", 0, "x", true, "n+"),
+    ("logsumexp_weighted", 1, "b", true, "n+-"),
     ("softmax_entropy", 0, "x", true, "n+"),
     ("softmax_entropy_backward", 0, "x", true, "n+"),
     ("binary_cross_entropy", 0, "logits", false, "n"),
@@ -104,7 +106,7 @@ const OPERANDS: [(&str, usize, &str, bool, &str); 67] = [
 
 fn every_place<T: Float>() {
     let ops = every_op::<T>();
-    for (name, place, operand, is_matrix, faults) in OPERANDS {
+    for &(name, place, operand, is_matrix, faults) in OPERANDS {
         let (_, run) = ops.iter().find(|op| op.0 == name).expect("the names of every_op");
         for (rows, cols) in [(1, 1), (1, 2), (1, 15), (1, 16), (2, 17), (3, 40), (2, 131)] {
             // Plain numbers between 0.5 and 1, so that everything is read.

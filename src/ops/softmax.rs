@@ -67,7 +67,12 @@ impl<T: Float> Default for Softmax<'_, T> {
 
 impl<'a, T: Float> Softmax<'a, T> {
     /// The logits of the matrix `x` or, in place, of the output; checked.
-    fn logits(self, operation: &'static str, shape: Shape, x: Option<MatRef<'a, T>>) -> Result<Logits<'a, T>> {
+    pub(crate) fn logits(
+        self,
+        operation: &'static str,
+        shape: Shape,
+        x: Option<MatRef<'a, T>>,
+    ) -> Result<Logits<'a, T>> {
         let Self { scale, bias, mask, causal, .. } = self;
         if !scale.is_finite() {
             return Err(Error::Argument { operation, argument: "scale", problem: "must be finite" });

@@ -339,6 +339,26 @@ pub(crate) fn every_op<T: Float>() -> Vec<Op<T>> {
         ("logsumexp_backward", |c| {
             write([c.x.len()], |[dx]| logsumexp_backward(c.matrix(c.x), &c.some_of_z(c.rows), c.matrix_mut(dx)))
         }),
+        ("logsumexp_with", |c| {
+            let (mask, bias) = (c.mask(), c.some_of_z(c.x.len()));
+            write([c.rows], |[y]| logsumexp_with(c.masked(&mask, &bias), c.matrix(c.x), y))
+        }),
+        ("logsumexp_backward_with", |c| {
+            let (mask, bias) = (c.mask(), c.some_of_z(c.x.len()));
+            write([c.x.len()], |[dx]| {
+                let dy = c.some_of_z(c.rows);
+                logsumexp_backward_with(c.masked(&mask, &bias), c.matrix(c.x), &dy, c.matrix_mut(dx))
+            })
+        }),
+        ("logsumexp_weighted", |c| {
+            write([c.rows; 2], |[y, sign]| logsumexp_weighted(c.matrix(c.x), c.matrix(c.y), y, sign))
+        }),
+        ("logsumexp_weighted_backward", |c| {
+            write([c.x.len()], |[dx]| {
+                let dy = c.some_of_z(c.rows);
+                logsumexp_weighted_backward(c.matrix(c.x), c.matrix(c.y), &dy, c.matrix_mut(dx))
+            })
+        }),
         ("cross_entropy", |c| {
             write([0], |[_]| cross_entropy(c.options(), c.matrix(c.x), &c.targets()).map(|loss| wide(loss.value)))
         }),
