@@ -21,6 +21,7 @@ use crate::ops::logsumexp::{LogSumExpBackwardRow, LogSumExpRow, WeightedBackward
 use crate::ops::norm::MaxAbs;
 use crate::ops::optimizer::{AdamWStep, Calm, SgdStep};
 use crate::ops::power::{Power, PowerBackward, XLog, XLogBackward};
+use crate::ops::running_logsumexp::{BlockSumRow, JoinPartials};
 use crate::ops::scale::{Scale, ScaleSteps};
 use crate::ops::softmax::{LogSoftmaxBackwardRow, LogSoftmaxRow, SoftmaxBackwardRow, SoftmaxRow};
 use crate::ops::sum::{Dot, Sum};
@@ -156,6 +157,7 @@ compile!(
     AllFinite<'a, Self>,
     Dot<'a, Self>,
     Gemm<'a, Self>,
+    JoinPartials<'a, Self>,
     MaxAbs<'a, Self>,
     Sum<'a, Self>,
     SumOfSquares<'a, Self>,
@@ -181,6 +183,7 @@ compile!(
     Elementwise<'a, Self, SgdStep<Self>, 1, 2>,
     Elementwise<'a, Self, XLog, 2, 1>,
     Elementwise<'a, Self, XLogBackward, 3, 2>,
+    LogitRows<'a, Self, BlockSumRow>,
     LogitRows<'a, Self, CrossEntropyRow<'a, Self>>,
     LogitRows<'a, Self, EntropyRow>,
     LogitRows<'a, Self, EntropyBackwardRow<'a, Self>>,

@@ -38,7 +38,8 @@
 //! | a linear layer | [`linear`] | [`linear_backward`] |
 //! | probabilities from logits | [`softmax`], [`log_softmax`] | [`softmax_backward`], [`log_softmax_backward`] |
 //! | with masks, scale, bias, in place | [`softmax_with`], [`log_softmax_with`], [`softmax_in_place`] | [`softmax_backward_with`], [`log_softmax_backward_with`] |
-//! | a log-sum-exp | [`logsumexp`] | [`logsumexp_backward`] |
+//! | a log-sum-exp | [`logsumexp`], [`logsumexp_with`], [`LogSumExp`] | [`logsumexp_backward`], [`logsumexp_backward_with`] |
+//! | with weights of either sign | [`logsumexp_weighted`] | [`logsumexp_weighted_backward`] |
 //! | a classification loss | [`cross_entropy`] | [`cross_entropy_backward`], [`cross_entropy_with_gradient`], [`cross_entropy_in_place`] |
 //! | a loss of two classes | [`binary_cross_entropy`] | [`binary_cross_entropy_backward`] |
 //! | a divergence, an entropy | [`kl_divergence`], [`softmax_entropy`] | [`kl_divergence_backward`], [`softmax_entropy_backward`] |

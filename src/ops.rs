@@ -21,6 +21,7 @@ pub(crate) mod norm;
 pub(crate) mod norm_partial;
 pub(crate) mod optimizer;
 pub(crate) mod power;
+pub(crate) mod running_logsumexp;
 pub(crate) mod scale;
 pub(crate) mod softmax;
 pub(crate) mod sum;
@@ -56,6 +57,7 @@ pub use norm::{l2_norm, l2_norm_backward};
 pub use norm_partial::NormPartial;
 pub use optimizer::{Adam, AdamW, Sgd};
 pub use power::{safe_pow, safe_pow_backward, xlog1py, xlog1py_backward, xlogy, xlogy_backward};
+pub use running_logsumexp::LogSumExp;
 pub use softmax::{
     EmptyRow, Softmax, log_softmax, log_softmax_backward, log_softmax_backward_with, log_softmax_with, softmax,
     softmax_backward, softmax_backward_with, softmax_in_place, softmax_with,

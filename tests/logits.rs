@@ -6,11 +6,12 @@ mod common;
 use common::{Kind, Rng, Worst, assert_same, data, mat, mat_mut, num, on_every_isa, report, same, wide};
 use nanproof::reference::{self, Wide};
 use nanproof::{
-    Class, CrossEntropy, Error, Float, Index, MatRef, Origin, Reduction, Softmax, Targets, binary_cross_entropy,
-    binary_cross_entropy_backward, cross_entropy, cross_entropy_backward, cross_entropy_in_place,
-    cross_entropy_with_gradient, kl_divergence, kl_divergence_backward, log_softmax, log_softmax_with, row_argmax,
-    row_argmin, row_max, row_max_backward, row_min, row_min_backward, softmax, softmax_backward, softmax_backward_with,
-    softmax_entropy, softmax_entropy_backward, softmax_in_place, softmax_with,
+    Class, CrossEntropy, Error, Float, Index, LogSumExp, MatRef, Origin, Reduction, Softmax, Targets,
+    binary_cross_entropy, binary_cross_entropy_backward, cross_entropy, cross_entropy_backward, cross_entropy_in_place,
+    cross_entropy_with_gradient, kl_divergence, kl_divergence_backward, log_softmax, log_softmax_with,
+    logsumexp_weighted, logsumexp_weighted_backward, row_argmax, row_argmin, row_max, row_max_backward, row_min,
+    row_min_backward, softmax, softmax_backward, softmax_backward_with, softmax_entropy, softmax_entropy_backward,
+    softmax_in_place, softmax_with,
 };
 
 const SHAPES: [(usize, usize); 8] = [(1, 1), (2, 3), (3, 16), (4, 17), (2, 63), (2, 64), (3, 65), (2, 300)];
@@ -243,6 +244,89 @@ fn smoothing_and_impossible_classes() {
     let loss = cross_entropy(CrossEntropy { mask: Some(mask), ..smooth }, mat(&x, 1, 2), &[0]).unwrap();
     assert_eq!(loss.value, 0.0);
     assert_eq!(cross_entropy(CrossEntropy::default(), mat(&x, 1, 2), &[0]).unwrap().value, 0.0);
+}
+
+fn pieces<T: Float>() {
+    const BLOCK: usize = 4096;
+    let mut worst = Worst::of::<T>("LogSumExp");
+    for (kind, seed) in [(Kind::Within(1.0), 1), (Kind::Within(40.0), 2), (Kind::Whole, 3)] {
+        for len in [0, 1, 100, BLOCK, BLOCK + 1, 3 * BLOCK, 7 * BLOCK + 5, 8 * BLOCK] {
+            let mut x = data::<T>(seed, kind, len);
+            if len > 2 * BLOCK {
+                x[..BLOCK].fill(T::neg_infinity()); // a block without weight
+            }
+            let piece = |from: usize, to: usize| {
+                let mut sum = LogSumExp::starting_at(from * BLOCK).unwrap();
+                sum.push(&x[from * BLOCK..len.min(to * BLOCK)]).unwrap();
+                sum
+            };
+            let blocks = len.div_ceil(BLOCK);
+            let whole = piece(0, blocks);
+            let value = whole.value().unwrap();
+            if len <= 3 * BLOCK {
+                worst.compare(&[value], &[reference::logsumexp(&x)], &format!("{len} of {kind:?}"));
+            }
+            for a in 0..=blocks {
+                for b in a..=blocks {
+                    let [first, second, third] = [piece(0, a), piece(a, b), piece(b, blocks)];
+                    let left = first.clone().merge(second.clone()).unwrap().merge(third.clone()).unwrap();
+                    let right = first.merge(second.merge(third).unwrap()).unwrap();
+                    assert_eq!((&left, &right), (&whole, &whole), "{len} cut at {a} and {b}");
+                    assert!(same(left.value().unwrap(), value));
+                }
+            }
+        }
+    }
+    worst.assert_at_most(3.0);
+    let mut sum = LogSumExp::<T>::new();
+    let mut bad = vec![T::zero(); BLOCK + 2];
+    bad[BLOCK + 1] = T::nan();
+    assert_eq!(report(sum.push(&bad)).index, Index::At(BLOCK + 1));
+    bad[7] = T::infinity();
+    assert_eq!(report(sum.push(&bad)).index, Index::At(7));
+    assert_eq!(sum, LogSumExp::new());
+}
+
+#[test]
+fn a_row_in_pieces_has_the_bits_of_the_whole() {
+    everywhere!(pieces);
+}
+
+fn weighted_sums<T: Float>() {
+    let [mut value, mut gradient] = ["logsumexp_weighted, of its bound", "its gradient"].map(Worst::of::<T>);
+    let u = wide(T::epsilon()) / 2.0;
+    for len in [1, 2, 15, 16, 17, 64, 65, 300] {
+        for seed in 0..20 {
+            let (x, b) = (data::<T>(seed, Kind::Within(5.0), len), data::<T>(seed + 100, Kind::Within(2.0), len));
+            let term = |j: usize| Wide::new(b[j]) * Wide::new(x[j]).exp();
+            let sum = (0..len).fold(Wide::new(0.0), |sum, j| sum + term(j));
+            let size = (0..len).fold(0.0, |size, j| size + term(j).abs().to_f64());
+            let want = sum.abs().ln();
+            on_every_isa(|isa| {
+                let context = format!("{isa}, {len}, {seed}");
+                let (mut y, mut sign, mut dx) = ([T::nan()], [T::nan()], vec![T::nan(); len]);
+                logsumexp_weighted(mat(&x, 1, len), mat(&b, 1, len), &mut y, &mut sign).expect(&context);
+                assert_eq!(wide(sign[0]), sum.to_f64().signum(), "{context}");
+                let bound = u * (4.0 * want.abs().to_f64() + 2.0 * size / sum.abs().to_f64());
+                value.meet((Wide::new(y[0]) - want).abs().to_f64() / bound, || context.clone());
+                let dx_view = mat_mut(&mut dx, 1, len);
+                logsumexp_weighted_backward(mat(&x, 1, len), mat(&b, 1, len), &[num(3.0)], dx_view).expect(&context);
+                for j in 0..len {
+                    let want = Wide::new(3.0) * term(j) / sum;
+                    let bound = u * want.abs().to_f64() * (6.0 + 2.0 * size / sum.abs().to_f64());
+                    gradient.meet((Wide::new(dx[j]) - want).abs().to_f64() / bound, || context.clone());
+                }
+            });
+        }
+    }
+    value.assert_at_most(1.0);
+    gradient.assert_at_most(1.0);
+}
+
+#[test]
+fn log_sum_exp_with_weights() {
+    weighted_sums::<f32>();
+    weighted_sums::<f64>();
 }
 
 fn entropies<T: Float>() {
