@@ -49,7 +49,7 @@
 //! | bounded rows of gradients | [`clip_rows_by_norm`], [`clip_unitwise`] | |
 //! | gradients in mixed precision | [`unscale`], [`DynamicLossScale`] | |
 //! | a step of training | [`Sgd`], [`Adam`], [`AdamW`] | |
-//! | whether all is finite | [`check_finite`] | |
+//! | whether all is finite | [`check_finite`], [`check_operation`] | |
 //!
 //! Functions named `_with` take options; `_backward` takes what the forward function saved, the upstream gradient, and
 //! the place of the result, in this order. Results go to slices and views of the caller: nothing large is allocated.
@@ -93,7 +93,7 @@ mod view;
 pub mod reference;
 
 pub use error::{Error, Result, Shape};
-pub use finite::{Class, Counts, Index, NonFinite, Origin};
+pub use finite::{Class, Counts, Factor, Index, NonFinite, Origin, Term};
 pub use float::Float;
 pub use isa::Isa;
 pub use ops::*;
