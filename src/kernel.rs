@@ -3,6 +3,7 @@
 
 use alloc::vec::Vec;
 
+use crate::diagnose::Survey;
 use crate::error::Result;
 use crate::float::Float;
 use crate::gemm::Gemm;
@@ -157,6 +158,7 @@ compile!(
     MaxAbs<'a, Self>,
     Sum<'a, Self>,
     SumOfSquares<'a, Self>,
+    Survey<'a, Self>,
     Elementwise<'a, Self, Clamp<Self>, 0, 1>,
     Elementwise<'a, Self, ClampBackward<Self>, 2, 1>,
     Elementwise<'a, Self, Guarded<Self>, 1, 1>,

@@ -71,6 +71,7 @@
 
 extern crate alloc;
 
+mod diagnose;
 mod error;
 mod exact;
 mod finite;
@@ -92,6 +93,7 @@ mod view;
 
 pub mod reference;
 
+pub use diagnose::*;
 pub use error::{Error, Result, Shape};
 pub use finite::{Class, Counts, Factor, Index, NonFinite, Origin, Term};
 pub use float::Float;
