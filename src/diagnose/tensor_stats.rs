@@ -183,7 +183,7 @@ impl<T: Float> Kernel for Survey<'_, T> {
     #[inline(always)]
     fn run<S: Simd<T>>(self, _: S) -> Surveyed<T> {
         let mut seen = Surveyed::nothing();
-        let mut fields = vec![[0; 4]; seen.fields.len()];
+        let mut fields = vec![Counters::default(); seen.fields.len()];
         for chunk in self.x.chunks(CHUNK) {
             seen.add(chunk, &mut fields);
         }
@@ -234,8 +234,8 @@ impl<T: Float> Surveyed<T> {
     }
 
     #[inline(always)]
-    fn add(&mut self, x: &[T], fields: &mut [[u64; 4]]) {
-        let seen_before = |fields: &[[u64; 4]], field: usize| fields[field].iter().sum::<u64>();
+    fn add(&mut self, x: &[T], fields: &mut [Counters]) {
+        let seen_before = |fields: &[Counters], field: usize| fields[field].iter().sum::<u64>();
         let (zero, top) = (0, fields.len() - 1);
         let before = [zero, top].map(|field| seen_before(fields, field));
         count_fields(x, fields);
@@ -353,9 +353,13 @@ fn sum_and_range<T: Float>(x: &[T]) -> (f64, T, T) {
     let mut ranges = Ranges { sums: [0.0; WIDTH], smallest: [T::infinity(); WIDTH], largest: [T::zero(); WIDTH] };
     let (groups, rest) = x.as_chunks::<WIDTH>();
     for group in groups {
-        ranges.see(group);
+        for (i, &x) in group.iter().enumerate() {
+            ranges.see(i, x);
+        }
     }
-    ranges.see(rest);
+    for (i, &x) in rest.iter().enumerate() {
+        ranges.see(i, x);
+    }
     let Ranges { sums, smallest, largest } = ranges;
     let smallest = smallest.iter().fold(T::infinity(), |a, &b| a.min(b));
     (sums.iter().sum(), smallest, largest.iter().fold(T::zero(), |a, &b| a.max(b)))
@@ -370,21 +374,22 @@ struct Ranges<T> {
 
 impl<T: Float> Ranges<T> {
     #[inline(always)]
-    fn see(&mut self, group: &[T]) {
-        for (i, &x) in group.iter().enumerate().take(WIDTH) {
-            self.sums[i] += wide(x);
-            let magnitude = x.abs();
-            self.largest[i] = if magnitude > self.largest[i] { magnitude } else { self.largest[i] };
-            let magnitude = if magnitude.is_zero() { T::infinity() } else { magnitude };
-            self.smallest[i] = if magnitude < self.smallest[i] { magnitude } else { self.smallest[i] };
-        }
+    fn see(&mut self, i: usize, x: T) {
+        self.sums[i] += wide(x);
+        let magnitude = x.abs();
+        self.largest[i] = if magnitude > self.largest[i] { magnitude } else { self.largest[i] };
+        let magnitude = if magnitude > T::zero() { magnitude } else { T::infinity() };
+        self.smallest[i] = if magnitude < self.smallest[i] { magnitude } else { self.smallest[i] };
     }
 }
 
-/// Counts the exponent fields, in four counters each: equal neighbours do not wait for each other.
+/// How often an exponent field occurs, in as many counters: equal neighbours do not wait for each other.
+type Counters = [u64; 8];
+
 #[inline(always)]
-fn count_fields<T: Float>(x: &[T], fields: &mut [[u64; 4]]) {
-    let (groups, rest) = x.as_chunks::<4>();
+fn count_fields<T: Float>(x: &[T], fields: &mut [Counters]) {
+    let fields = &mut fields[..=field_of(T::infinity())]; // the compiler then knows that no field is out of bounds
+    let (groups, rest) = x.as_chunks::<8>();
     for group in groups {
         for (i, &x) in group.iter().enumerate() {
             fields[field_of(x)][i] += 1;
