@@ -242,7 +242,13 @@ impl Recipe {
                 let x = textbook::map(logits, |x| x / temperature);
                 let mut dx = Matrix::zeros_like(logits);
                 let result = cross_entropy_with_gradient(CrossEntropy::default(), x.view(), targets, dx.view_mut());
-                probe.kernel("loss", "cross_entropy", &[("logits", &x)], ("dlogits", &dx), result.map(drop))?;
+                probe.kernel(
+                    "loss",
+                    "cross_entropy_with_gradient",
+                    &[("logits", &x)],
+                    ("dlogits", &dx),
+                    result.map(drop),
+                )?;
                 Ok(textbook::map(&dx, |dx| dx / temperature))
             }
         }

@@ -1,6 +1,6 @@
 //! [`FaultLog`]: reports are collected over a run instead of ending it.
 
-use alloc::collections::{BTreeMap, VecDeque};
+use alloc::collections::VecDeque;
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::fmt;
@@ -97,7 +97,8 @@ struct State {
     total: usize,
     kept: Vec<Fault>,
     first_cause: Option<Fault>,
-    sources: BTreeMap<(String, &'static str), FaultSource>,
+    /// In the order of their first faults.
+    sources: Vec<FaultSource>,
     /// The last steps that had a fault: several, since threads may be at different ones.
     recent_steps: VecDeque<u64>,
 }
@@ -161,11 +162,11 @@ impl FaultLog {
         self.lock().first_cause.clone()
     }
 
-    /// All faults by layer and operation, the earliest step first.
+    /// All faults by layer and operation, the earliest step first; within a step as they were noted.
     #[must_use]
     pub fn sources(&self) -> Vec<FaultSource> {
-        let mut sources: Vec<_> = self.lock().sources.values().cloned().collect();
-        sources.sort_by_key(|source| (source.first_step, source.causes == 0));
+        let mut sources = self.lock().sources.clone();
+        sources.sort_by_key(|source| source.first_step);
         sources
     }
 
@@ -200,14 +201,13 @@ impl State {
         }
         let Fault { step, ref layer, kind, report } = fault;
         let is_cause = kind != FaultKind::PassedOn;
-        let source = self.sources.entry((layer.clone(), report.operation)).or_insert_with(|| FaultSource {
-            layer: layer.clone(),
-            operation: report.operation,
-            count: 0,
-            causes: 0,
-            first_step: step,
-            last_step: step,
+        let is_same = |source: &FaultSource| source.layer == *layer && source.operation == report.operation;
+        let at = self.sources.iter().position(is_same).unwrap_or_else(|| {
+            let (layer, operation) = (layer.clone(), report.operation);
+            self.sources.push(FaultSource { layer, operation, count: 0, causes: 0, first_step: step, last_step: step });
+            self.sources.len() - 1
         });
+        let source = &mut self.sources[at];
         source.count = source.count.saturating_add(1);
         source.causes = source.causes.saturating_add(usize::from(is_cause));
         source.first_step = source.first_step.min(step);
@@ -240,8 +240,15 @@ impl fmt::Display for FaultKind {
 impl fmt::Display for FaultSource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { layer, operation, count, causes, first_step, last_step } = self;
-        let faults = if *count == 1 { "fault" } else { "faults" };
-        write!(f, "{layer}: {operation}: {count} {faults}, steps {first_step} to {last_step}, {causes} of them a cause")
+        match count {
+            1 => write!(f, "{layer}: {operation}: 1 fault, step {first_step}")?,
+            _ => write!(f, "{layer}: {operation}: {count} faults, steps {first_step} to {last_step}")?,
+        }
+        match causes {
+            0 => f.write_str(", passed on"),
+            1 => f.write_str(", 1 cause"),
+            _ => write!(f, ", {causes} causes"),
+        }
     }
 }
 
