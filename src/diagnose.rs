@@ -12,8 +12,8 @@ mod tensor_stats;
 
 #[cfg(feature = "std")]
 pub use fault_log::{Fault, FaultKind, FaultLog, FaultSource};
-pub use gradcheck::{Agreement, Comparison, Gradcheck, Mismatch, gradcheck};
-pub use gradient_log::{GradientLog, LogError, Record, Tensor};
-pub use judge::{Event, Flag, Rules};
+pub use gradcheck::{Gradcheck, GradcheckElement, GradcheckMismatch, GradcheckReport, gradcheck};
+pub use gradient_log::{GradientLog, GradientRecord, LogError, TensorRecords};
+pub use judge::{GradientEvent, GradientFlag, GradientRules};
 pub(crate) use tensor_stats::Survey;
 pub use tensor_stats::{Exponents, Losses, TensorStats};

@@ -3,7 +3,7 @@
 use alloc::boxed::Box;
 use core::fmt;
 
-use crate::diagnose::Mismatch;
+use crate::diagnose::GradcheckMismatch;
 use crate::finite::NonFinite;
 use crate::isa::Isa;
 
@@ -56,7 +56,7 @@ pub enum Error {
     /// A gradient overflows although the [loss scale](crate::DynamicLossScale) is the smallest allowed.
     LossScale(Box<NonFinite>),
     /// A gradient is not that of its function: the finding of [`gradcheck`](crate::gradcheck).
-    Gradient(Box<Mismatch>),
+    Gradient(Box<GradcheckMismatch>),
     /// `NANPROOF_ISA` names no instruction set of this CPU.
     Isa(Isa),
     /// The name of an instruction set, from `NANPROOF_ISA` perhaps, that is none.

@@ -57,13 +57,14 @@ pub struct NonFinite {
 /// A term of a sum of products.
 ///
 /// ```
-/// use nanproof::{Error, Index, MatMut, MatRef, matmul};
+/// use nanproof::{Error, MatMut, MatRef, matmul};
 ///
 /// let (a, b) = ([1e30_f32, 1.0], [1e30_f32, 1.0]);
 /// let result = matmul(MatRef::new(&a, 1, 2)?, MatRef::new(&b, 2, 1)?, MatMut::new(&mut [0.0], 1, 1)?);
 /// let Err(Error::NonFinite(report)) = result else { panic!("it overflows") };
 /// let [left, right] = report.largest_term.unwrap().factors;
-/// assert_eq!((left.operand, left.index, right.operand, right.index), ("a", Index::Cell(0, 0), "b", Index::Cell(0, 0)));
+/// assert_eq!((left.operand, left.row, left.col), ("a", 0, 0));
+/// assert_eq!((right.operand, right.row, right.col), ("b", 0, 0));
 /// # Ok::<(), nanproof::Error>(())
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -73,14 +74,16 @@ pub struct Term {
     pub factors: [Factor; 2],
 }
 
-/// An element of an operand that is a factor of a [`Term`].
+/// An element of a matrix that is a factor of a [`Term`].
 #[derive(Clone, Copy, Debug, PartialEq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 pub struct Factor {
     /// The operand.
     pub operand: &'static str,
-    /// The element.
-    pub index: Index,
+    /// Its row; in a batch, that of the matrix which the report names.
+    pub row: usize,
+    /// Its column.
+    pub col: usize,
     /// Its value.
     pub value: f64,
 }
@@ -157,12 +160,6 @@ impl NonFinite {
     #[must_use]
     pub fn is_born_here(&self) -> bool {
         self.origin != Origin::PassedIn
-    }
-
-    /// Changes every index in it.
-    pub(crate) fn each_index(&mut self, f: impl Fn(&mut Index)) {
-        f(&mut self.index);
-        self.largest_term.iter_mut().flat_map(|term| &mut term.factors).for_each(|factor| f(&mut factor.index));
     }
 }
 
@@ -322,8 +319,14 @@ impl fmt::Display for NonFinite {
 impl fmt::Display for Term {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let [left, right] = &self.factors;
-        write!(f, "{}{} * {}{} = ", left.operand, left.index, right.operand, right.index)?;
-        write!(f, "{:.1e} * {:.1e}", left.value, right.value)
+        write!(f, "{left} * {right} = {:.1e} * {:.1e}", left.value, right.value)
+    }
+}
+
+/// The operand and the element, without the value.
+impl fmt::Display for Factor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}[{}, {}]", self.operand, self.row, self.col)
     }
 }
 

@@ -151,7 +151,7 @@ fn beside(path: &Path, cause: Cause) -> PathBuf {
 fn save_page(outcome: &Outcome, path: &Path) -> Result<()> {
     let mut log = outcome.provoked.log.clone();
     for fault in outcome.provoked.faults.faults() {
-        log.mark(fault.step, &fault.layer, &fault.report);
+        log.mark(fault.step, &fault.layer, fault.report);
     }
     Ok(log.save_html(&format!("Six causes: {}", outcome.cause.name()), path)?)
 }

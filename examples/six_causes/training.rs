@@ -2,8 +2,8 @@
 
 use anyhow::Result;
 use nanproof::{
-    CrossEntropy, FaultLog, GradientLog, Matmul, Rules, clip_by_global_norm, cross_entropy_with_gradient, matmul,
-    matmul_backward, matmul_with, relu, relu_backward, safe_div, tanh, tanh_backward,
+    CrossEntropy, FaultLog, GradientLog, GradientRules, Matmul, clip_by_global_norm, cross_entropy_with_gradient,
+    matmul, matmul_backward, matmul_with, relu, relu_backward, safe_div, tanh, tanh_backward,
 };
 use rand::RngExt;
 use rand::seq::SliceRandom;
@@ -47,7 +47,7 @@ pub(crate) fn train(recipe: &Recipe, data: &Data, epochs: u16, seed: u64) -> Res
     let (samples, tests) = (recipe.prepare(&data.train), recipe.prepare(&data.test));
     let mut network = recipe.network(samples.features.cols, data.classes, seed);
     let mut optimizer = Optimizer::new(recipe.optimizer, recipe.learning_rate, 0.001, &network.layers);
-    let (faults, mut log) = (FaultLog::new(100), GradientLog::new(Rules::default()));
+    let (faults, mut log) = (FaultLog::new(100), GradientLog::new(GradientRules::default()));
     let mut rng = random(seed, Use::Batches);
     let mut order: Vec<usize> = (0..samples.classes.len()).collect();
     let mut step = 0;

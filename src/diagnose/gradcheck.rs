@@ -29,7 +29,7 @@ impl Default for Gradcheck {
 /// What [`gradcheck`] found where gradient and differences agree.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 #[non_exhaustive]
-pub struct Agreement {
+pub struct GradcheckReport {
     /// Elements that agree with the slope.
     pub smooth: usize,
     /// Elements at a kink, whose gradient lies between the slopes on both sides.
@@ -37,13 +37,13 @@ pub struct Agreement {
     /// Elements at a pole or at the edge of the domain: no slope to compare with.
     pub poles: usize,
     /// The element that is furthest from the differences, of those that were compared.
-    pub worst: Option<Comparison>,
+    pub worst: Option<GradcheckElement>,
 }
 
 /// An element of a gradient beside what differences say.
 #[derive(Clone, Copy, Debug, PartialEq)]
 #[non_exhaustive]
-pub struct Comparison {
+pub struct GradcheckElement {
     /// Which element.
     pub index: usize,
     /// The gradient to be checked.
@@ -59,9 +59,9 @@ pub struct Comparison {
 /// A gradient that [`gradcheck`] found wrong.
 #[derive(Clone, Copy, Debug, PartialEq)]
 #[non_exhaustive]
-pub struct Mismatch {
+pub struct GradcheckMismatch {
     /// The element that is wrong by most.
-    pub worst: Comparison,
+    pub worst: GradcheckElement,
     /// Elements that are wrong.
     pub count: usize,
     /// All elements.
@@ -105,11 +105,11 @@ pub fn gradcheck(
     x: &[f64],
     gradient: &[f64],
     mut f: impl FnMut(&[f64]) -> f64,
-) -> Result<Agreement> {
+) -> Result<GradcheckReport> {
     check_len("gradcheck", "gradient", gradient.len(), x.len(), "the length of x")?;
     let mut at = x.to_vec();
     let center = f(&at);
-    let (mut agreement, mut count, mut worst) = (Agreement::default(), 0_usize, None::<Comparison>);
+    let (mut agreement, mut count, mut worst) = (GradcheckReport::default(), 0_usize, None::<GradcheckElement>);
     for (index, (&x, &gradient)) in x.iter().zip(gradient).enumerate() {
         let mut along = |by: f64| {
             at[index] = x + by;
@@ -125,7 +125,7 @@ pub fn gradcheck(
             Slope::Kink(slopes) => slopes,
             Slope::Pole => [f64::NAN; 2],
         };
-        let compared = Comparison::new(index, gradient, slopes, allowed(slopes[0].abs().max(slopes[1].abs())));
+        let compared = GradcheckElement::new(index, gradient, slopes, allowed(slopes[0].abs().max(slopes[1].abs())));
         if !compared.agrees() {
             count += 1;
         } else {
@@ -140,12 +140,12 @@ pub fn gradcheck(
         }
     }
     match worst {
-        Some(worst) if count > 0 => Err(Error::Gradient(Box::new(Mismatch { worst, count, len: x.len() }))),
-        _ => Ok(Agreement { worst, ..agreement }),
+        Some(worst) if count > 0 => Err(Error::Gradient(Box::new(GradcheckMismatch { worst, count, len: x.len() }))),
+        _ => Ok(GradcheckReport { worst, ..agreement }),
     }
 }
 
-impl Comparison {
+impl GradcheckElement {
     fn new(index: usize, gradient: f64, slopes: [f64; 2], allowed: f64) -> Self {
         let (low, high) = (slopes[0].min(slopes[1]), slopes[0].max(slopes[1]));
         let error = if gradient.is_nan() {
@@ -244,7 +244,7 @@ fn power_below(x: f64) -> f64 {
     f64::from_bits(x.to_bits() & 0x7ff0_0000_0000_0000)
 }
 
-impl fmt::Display for Comparison {
+impl fmt::Display for GradcheckElement {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { index, gradient, slopes: [left, right], error, allowed } = self;
         write!(f, "element {index} is {gradient:e} and should be ")?;
@@ -259,7 +259,7 @@ impl fmt::Display for Comparison {
     }
 }
 
-impl fmt::Display for Mismatch {
+impl fmt::Display for GradcheckMismatch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { worst, count, len } = self;
         let verb = if *count == 1 { "is" } else { "are" };

@@ -6,7 +6,7 @@ use alloc::vec::Vec;
 use core::fmt;
 use core::mem::discriminant;
 
-use crate::diagnose::judge::{Event, Flag, Rules};
+use crate::diagnose::judge::{GradientEvent, GradientFlag, GradientRules};
 use crate::diagnose::tensor_stats::TensorStats;
 use crate::error::Error;
 use crate::float::Float;
@@ -14,7 +14,7 @@ use crate::kernel::Join;
 use crate::squares::Squares;
 use crate::view::MatRef;
 
-/// Records the gradient of each layer at each step, and raises a [`Flag`] where one explodes or vanishes.
+/// Records the gradient of each layer at each step, and raises a [`GradientFlag`] where one explodes or vanishes.
 ///
 /// Its text ([`Display`](fmt::Display)) is a table for the terminal; [`csv`](Self::csv), [`json_lines`](Self::json_lines)
 /// (feature `serde`) and [`html`](Self::html) (feature `html`) are other forms. With feature `tracing` each record is an
@@ -26,14 +26,14 @@ use crate::view::MatRef;
 /// record every so many steps.
 ///
 /// ```
-/// use nanproof::{Flag, GradientLog, Rules};
+/// use nanproof::{GradientFlag, GradientLog, GradientRules};
 ///
-/// let mut log = GradientLog::new(Rules::default());
+/// let mut log = GradientLog::new(GradientRules::default());
 /// for step in 0..10 {
 ///     log.record(step, "layer 1", &[0.5_f32, -0.25, 0.125])?;
 /// }
 /// let record = log.record(10, "layer 1", &[5e5_f32, 1e5, f32::NAN])?;
-/// assert!(matches!(record.flags[..], [Flag::NotFinite(1), Flag::Exploding { .. }]));
+/// assert!(matches!(record.flags[..], [GradientFlag::NotFinite(1), GradientFlag::Exploding { .. }]));
 /// assert_eq!(log.events().len(), 2);
 ///
 /// // A name that is used twice in a step is an error; so is a tensor that changes its length.
@@ -43,9 +43,9 @@ use crate::view::MatRef;
 /// ```
 #[derive(Clone, Debug, Default)]
 pub struct GradientLog {
-    rules: Rules,
-    tensors: Vec<Tensor>,
-    events: Vec<Event>,
+    rules: GradientRules,
+    tensors: Vec<TensorRecords>,
+    events: Vec<GradientEvent>,
     /// The last two steps and the largest root mean square in each.
     largest: [(u64, f64); 2],
 }
@@ -53,11 +53,11 @@ pub struct GradientLog {
 /// A tensor of a [`GradientLog`].
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
-pub struct Tensor {
+pub struct TensorRecords {
     /// Its name.
     pub name: String,
     /// What was recorded, in the order of steps.
-    pub records: Vec<Record>,
+    pub records: Vec<GradientRecord>,
     len: Option<usize>,
     /// In how many records in a row each unit was 0.
     silent: Option<Vec<usize>>,
@@ -69,7 +69,7 @@ pub struct Tensor {
 #[derive(Clone, Debug, Default, PartialEq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
-pub struct Record {
+pub struct GradientRecord {
     /// The step.
     pub step: u64,
     /// What the gradient holds.
@@ -79,7 +79,7 @@ pub struct Record {
     /// How many units are dead.
     pub dead_units: Option<usize>,
     /// What is remarkable.
-    pub flags: Vec<Flag>,
+    pub flags: Vec<GradientFlag>,
 }
 
 /// Why a [`GradientLog`] could not do what was asked. The log is as it was.
@@ -125,7 +125,7 @@ pub enum LogError {
 impl GradientLog {
     /// An empty log.
     #[must_use]
-    pub fn new(rules: Rules) -> Self {
+    pub fn new(rules: GradientRules) -> Self {
         Self { rules, ..Self::default() }
     }
 
@@ -134,7 +134,7 @@ impl GradientLog {
     /// # Errors
     /// [`LogError::Unnamed`] if the name is empty, [`LogError::Repeated`] if there is such a record already or the steps
     /// of a tensor do not ascend, [`LogError::Length`] if the tensor had another length before.
-    pub fn record<T: Float>(&mut self, step: u64, name: &str, gradient: &[T]) -> Result<&Record, LogError> {
+    pub fn record<T: Float>(&mut self, step: u64, name: &str, gradient: &[T]) -> Result<&GradientRecord, LogError> {
         let i = self.tensor(step, name, |record| record.gradient.is_some())?;
         check_length(self.tensors.get(i), step, gradient.len(), |tensor| tensor.len)?;
         let stats = TensorStats::of(gradient)?;
@@ -145,7 +145,7 @@ impl GradientLog {
         tensor.len = Some(gradient.len());
         let mut flags = Vec::new();
         if not_finite > 0 {
-            flags.push(Flag::NotFinite(not_finite));
+            flags.push(GradientFlag::NotFinite(not_finite));
         }
         if not_finite < gradient.len() {
             flags.extend(self.rules.of_norm(stats.norm, rms, &self.tensors[i].norms, largest_rms));
@@ -178,7 +178,7 @@ impl GradientLog {
         name: &str,
         before: &[T],
         after: &[T],
-    ) -> Result<&Record, LogError> {
+    ) -> Result<&GradientRecord, LogError> {
         let i = self.tensor(step, name, |record| record.update_ratio.is_some())?;
         check_length(self.tensors.get(i), step, before.len(), |tensor| tensor.len)?;
         if after.len() != before.len() {
@@ -196,9 +196,9 @@ impl GradientLog {
     /// As [`record`](Self::record); [`LogError::Length`] if the number of columns changed.
     ///
     /// ```
-    /// use nanproof::{GradientLog, MatRef, Rules};
+    /// use nanproof::{GradientLog, MatRef, GradientRules};
     ///
-    /// let mut log = GradientLog::new(Rules { dead_after: 2, ..Rules::default() });
+    /// let mut log = GradientLog::new(GradientRules { dead_after: 2, ..GradientRules::default() });
     /// for step in 0..2 {
     ///     let h = [0.0_f32, 1.0, 0.0, 2.0]; // two samples a row each, two units
     ///     log.record_units(step, "layer 1", MatRef::new(&h, 2, 2).unwrap())?;
@@ -206,9 +206,14 @@ impl GradientLog {
     /// assert_eq!(log.tensors()[0].records[1].dead_units, Some(1));
     /// # Ok::<(), nanproof::LogError>(())
     /// ```
-    pub fn record_units<T: Float>(&mut self, step: u64, name: &str, x: MatRef<'_, T>) -> Result<&Record, LogError> {
+    pub fn record_units<T: Float>(
+        &mut self,
+        step: u64,
+        name: &str,
+        x: MatRef<'_, T>,
+    ) -> Result<&GradientRecord, LogError> {
         let i = self.tensor(step, name, |record| record.dead_units.is_some())?;
-        let units = |tensor: &Tensor| tensor.silent.as_ref().map(Vec::len);
+        let units = |tensor: &TensorRecords| tensor.silent.as_ref().map(Vec::len);
         check_length(self.tensors.get(i), step, x.cols(), units)?;
 
         let dead_after = self.rules.dead_after;
@@ -224,19 +229,19 @@ impl GradientLog {
 
     /// Marks a step with a text of the caller's, such as the report of a fault: an event, and a line in the plots.
     pub fn mark(&mut self, step: u64, place: &str, text: impl fmt::Display) {
-        let flag = Flag::Mark(alloc::format!("{text}"));
-        self.events.push(Event { tensor: place.into(), first_step: step, last_step: step, flag });
+        let flag = GradientFlag::Mark(alloc::format!("{text}"));
+        self.events.push(GradientEvent { tensor: place.into(), first_step: step, last_step: step, flag });
     }
 
     /// The tensors, in the order of their first records.
     #[must_use]
-    pub fn tensors(&self) -> &[Tensor] {
+    pub fn tensors(&self) -> &[TensorRecords] {
         &self.tensors
     }
 
     /// All flags that were raised, in the order in which they were, and all marks.
     #[must_use]
-    pub fn events(&self) -> &[Event] {
+    pub fn events(&self) -> &[GradientEvent] {
         &self.events
     }
 
@@ -250,7 +255,7 @@ impl GradientLog {
     }
 
     /// Where the tensor of this name is, or will be, if a record of this step may be added.
-    fn tensor(&self, step: u64, name: &str, is_recorded: impl Fn(&Record) -> bool) -> Result<usize, LogError> {
+    fn tensor(&self, step: u64, name: &str, is_recorded: impl Fn(&GradientRecord) -> bool) -> Result<usize, LogError> {
         if name.is_empty() {
             return Err(LogError::Unnamed);
         }
@@ -263,9 +268,9 @@ impl GradientLog {
         }
     }
 
-    fn tensor_mut(&mut self, i: usize, name: &str) -> &mut Tensor {
+    fn tensor_mut(&mut self, i: usize, name: &str) -> &mut TensorRecords {
         if i == self.tensors.len() {
-            self.tensors.push(Tensor { name: name.into(), ..Tensor::default() });
+            self.tensors.push(TensorRecords { name: name.into(), ..TensorRecords::default() });
         }
         &mut self.tensors[i]
     }
@@ -283,18 +288,18 @@ impl GradientLog {
         &mut self,
         i: usize,
         step: u64,
-        flags: Vec<Flag>,
-        set: impl FnOnce(&mut Record),
-    ) -> Result<&Record, LogError> {
+        flags: Vec<GradientFlag>,
+        set: impl FnOnce(&mut GradientRecord),
+    ) -> Result<&GradientRecord, LogError> {
         let tensor = &mut self.tensors[i];
         if tensor.records.last().is_none_or(|last| last.step != step) {
-            tensor.records.push(Record { step, ..Record::default() });
+            tensor.records.push(GradientRecord { step, ..GradientRecord::default() });
         }
         let before = tensor.records.len().checked_sub(2).map(|before| tensor.records[before].step);
         for flag in &flags {
             #[cfg(feature = "tracing")]
             tracing::warn!(step, tensor = tensor.name, "{flag}");
-            let is_same = |event: &&mut Event| {
+            let is_same = |event: &&mut GradientEvent| {
                 event.tensor == tensor.name
                     && Some(event.last_step) == before
                     && discriminant(&event.flag) == discriminant(flag)
@@ -303,7 +308,7 @@ impl GradientLog {
                 Some(event) => event.last_step = step,
                 None => {
                     let tensor = tensor.name.clone();
-                    self.events.push(Event { tensor, first_step: step, last_step: step, flag: flag.clone() });
+                    self.events.push(GradientEvent { tensor, first_step: step, last_step: step, flag: flag.clone() });
                 }
             }
         }
@@ -316,10 +321,10 @@ impl GradientLog {
 }
 
 fn check_length(
-    tensor: Option<&Tensor>,
+    tensor: Option<&TensorRecords>,
     step: u64,
     found: usize,
-    length: impl Fn(&Tensor) -> Option<usize>,
+    length: impl Fn(&TensorRecords) -> Option<usize>,
 ) -> Result<(), LogError> {
     match tensor.map(|tensor| (tensor, length(tensor))) {
         Some((tensor, Some(expected))) if expected != found => {

@@ -7,12 +7,12 @@ use std::path::Path;
 use plotters::coord::Shift;
 use plotters::prelude::*;
 
-use crate::diagnose::gradient_log::{GradientLog, LogError, Record, Tensor};
-use crate::diagnose::judge::Flag;
+use crate::diagnose::gradient_log::{GradientLog, GradientRecord, LogError, TensorRecords};
+use crate::diagnose::judge::GradientFlag;
 use crate::diagnose::tensor_stats::TensorStats;
 
 /// Width and height of a plot; the browser scales it.
-const SIZE: (u32, u32) = (620, 360);
+const SIZE: (u32, u32) = (500, 310);
 
 /// Points of a line, and columns of a heat map: records between them are taken together.
 const COLUMNS: usize = 96;
@@ -46,7 +46,7 @@ macro_rules! axes {
             .bold_line_style(GRID_COLOR)
             .light_line_style(TRANSPARENT)
             .axis_style(TEXT_COLOR)
-            .label_style(("sans-serif", 15, &TEXT_COLOR))
+            .label_style(("sans-serif", 14, &TEXT_COLOR))
             .x_labels(6)
             .y_labels($labels)
             .x_label_formatter(&|x| format!("{x:.0}"))
@@ -129,7 +129,7 @@ impl GradientLog {
         )?;
         page += &self.key()?;
         page += "<div class=\"plots\">";
-        let norm = |record: &Record| record.gradient.as_ref().map(|stats| stats.norm);
+        let norm = |record: &GradientRecord| record.gradient.as_ref().map(|stats| stats.norm);
         figure(
             &mut page,
             "norm of the gradient; red lines are events, triangles NaN or infinity",
@@ -162,19 +162,19 @@ impl GradientLog {
     fn lines(
         &self,
         steps: &[u64],
-        value: impl Fn(&Record) -> Option<f64>,
+        value: impl Fn(&GradientRecord) -> Option<f64>,
     ) -> Result<String, Box<dyn std::error::Error>> {
-        let drawable = |record: &Record| value(record).filter(|&x| x > 0.0 && x.is_finite());
+        let drawable = |record: &GradientRecord| value(record).filter(|&x| x > 0.0 && x.is_finite()).map(f64::log10);
         let all = || self.tensors().iter().flat_map(|tensor| &tensor.records).filter_map(drawable);
-        let (low, high) = all().fold((f64::INFINITY, 0.0_f64), |(low, high), x| (low.min(x), high.max(x)));
-        let (low, high) = if low <= high { (low.log10().floor(), high.log10().ceil()) } else { (-1.0, 0.0) };
+        let (low, high) = all().fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), x| (low.min(x), high.max(x)));
+        let (low, high) = if low <= high { (low.floor(), high.ceil()) } else { (-1.0, 0.0) };
         let high = high.max(low + 1.0);
         draw(|area| {
             let steps = step_range(steps);
             let mut chart = ChartBuilder::on(area)
                 .margin(8)
-                .x_label_area_size(38)
-                .y_label_area_size(62)
+                .x_label_area_size(36)
+                .y_label_area_size(54)
                 .build_cartesian_2d(steps.clone(), low..high)?;
             let label = |y: &f64| format!("{:.0e}", 10_f64.powf(*y));
             axes!(chart, label, (high - low).min(10.0) as usize + 1);
@@ -189,7 +189,9 @@ impl GradientLog {
                         chart.draw_series([Circle::new(*only, 3, color.filled())])?;
                     }
                 }
-                let is_bad = |record: &&Record| record.flags.iter().any(|flag| matches!(flag, Flag::NotFinite(_)));
+                let is_bad = |record: &&GradientRecord| {
+                    record.flags.iter().any(|flag| matches!(flag, GradientFlag::NotFinite(_)))
+                };
                 let marks =
                     thinned(&tensor.records.iter().filter(is_bad).map(|record| record.step).collect::<Vec<_>>());
                 chart.draw_series(
@@ -246,7 +248,7 @@ impl GradientLog {
 }
 
 /// How often each exponent occurs, over the steps.
-fn heat_map(tensor: &Tensor) -> Result<String, Box<dyn std::error::Error>> {
+fn heat_map(tensor: &TensorRecords) -> Result<String, Box<dyn std::error::Error>> {
     let columns: Vec<(u64, &TensorStats)> =
         tensor.records.iter().filter_map(|record| Some((record.step, record.gradient.as_ref()?))).collect();
     let columns = thinned(&columns);
@@ -259,8 +261,8 @@ fn heat_map(tensor: &Tensor) -> Result<String, Box<dyn std::error::Error>> {
         let range = step_range(&steps);
         let mut chart = ChartBuilder::on(area)
             .margin(8)
-            .x_label_area_size(38)
-            .y_label_area_size(62)
+            .x_label_area_size(36)
+            .y_label_area_size(54)
             .build_cartesian_2d(range.clone(), low..high)?;
         axes!(chart, |y: &f64| format!("2^{y:.0}"), 8);
         for (i, (step, stats)) in columns.iter().enumerate() {
@@ -291,10 +293,10 @@ fn draw(
     Ok(svg)
 }
 
-/// The first and the last step, and one more if they are the same.
+/// From the first step to the last, and as much more as lies between two.
 fn step_range(steps: &[u64]) -> std::ops::Range<f64> {
     let (first, last) = (steps.first().map_or(0.0, |&step| step as f64), steps.last().map_or(0.0, |&step| step as f64));
-    first..last.max(first + 1.0)
+    first..last + ((last - first) / steps.len().saturating_sub(1).max(1) as f64).max(1.0)
 }
 
 /// About [`COLUMNS`] of them, evenly chosen.
@@ -303,9 +305,9 @@ fn thinned<T: Clone>(x: &[T]) -> Vec<T> {
 }
 
 /// Points of records without a gap; of each few neighbours the one with the largest value.
-fn unbroken(records: &[Record], value: impl Fn(&Record) -> Option<f64>) -> Vec<Vec<(f64, f64)>> {
+fn unbroken(records: &[GradientRecord], value: impl Fn(&GradientRecord) -> Option<f64>) -> Vec<Vec<(f64, f64)>> {
     let group = records.len().div_ceil(COLUMNS).max(1);
-    let largest = |records: &[Record]| {
+    let largest = |records: &[GradientRecord]| {
         let points = records.iter().filter_map(|record| Some((record.step as f64, value(record)?)));
         points.max_by(|a, b| a.1.total_cmp(&b.1))
     };

@@ -4,16 +4,16 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use core::fmt;
 
-/// When a [`GradientLog`](crate::GradientLog) raises a [`Flag`]: change the fields that do not suit your network.
+/// When a [`GradientLog`](crate::GradientLog) raises a [`GradientFlag`]: change the fields that do not suit your network.
 ///
 /// ```
-/// use nanproof::{GradientLog, Rules};
+/// use nanproof::{GradientLog, GradientRules};
 ///
-/// let log = GradientLog::new(Rules { growth: 50.0, ..Rules::default() });
+/// let log = GradientLog::new(GradientRules { growth: 50.0, ..GradientRules::default() });
 /// assert!(log.tensors().is_empty());
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Rules {
+pub struct GradientRules {
     /// A gradient explodes if its norm is more than this many times the usual one: 20 by default. The usual norm is the
     /// median of the last `window` records, once there are 4.
     pub growth: f64,
@@ -38,7 +38,7 @@ pub struct Rules {
     pub dead_share: f64,
 }
 
-impl Default for Rules {
+impl Default for GradientRules {
     fn default() -> Self {
         Self {
             growth: 20.0,
@@ -54,11 +54,11 @@ impl Default for Rules {
     }
 }
 
-/// What a [`GradientLog`](crate::GradientLog) found remarkable: see [`Rules`].
+/// What a [`GradientLog`](crate::GradientLog) found remarkable: see [`GradientRules`].
 #[derive(Clone, Debug, PartialEq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
-pub enum Flag {
+pub enum GradientFlag {
     /// So many elements are NaN or infinite.
     NotFinite(usize),
     /// The norm is far above the usual one.
@@ -89,7 +89,7 @@ pub enum Flag {
 #[derive(Clone, Debug, PartialEq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
-pub struct Event {
+pub struct GradientEvent {
     /// The tensor, or the place that the caller gave.
     pub tensor: String,
     /// The step that raised it.
@@ -97,38 +97,38 @@ pub struct Event {
     /// The last step of the same tensor in a row that did.
     pub last_step: u64,
     /// The flag as it was first raised.
-    pub flag: Flag,
+    pub flag: GradientFlag,
 }
 
-impl Rules {
+impl GradientRules {
     /// The flags of a gradient that has this norm and root mean square, after records of these norms.
-    pub(super) fn of_norm(&self, norm: f64, rms: f64, before: &[f64], largest_rms: f64) -> Option<Flag> {
+    pub(super) fn of_norm(&self, norm: f64, rms: f64, before: &[f64], largest_rms: f64) -> Option<GradientFlag> {
         let usual = usual(&before[before.len().saturating_sub(self.window)..]);
         let is_above = |limit| usual.is_some_and(|usual| norm > limit * usual);
         let is_below = |limit| usual.is_some_and(|usual| norm < limit * usual);
         if is_above(self.growth) || norm > self.largest_norm {
-            Some(Flag::Exploding { norm, usual })
+            Some(GradientFlag::Exploding { norm, usual })
         } else if is_below(self.decay) || rms < self.smallest_share * largest_rms || norm == 0.0 {
-            Some(Flag::Vanishing { norm, usual })
+            Some(GradientFlag::Vanishing { norm, usual })
         } else {
             None
         }
     }
 
     /// The flag of an update of the weights by this share of their norm.
-    pub(super) fn of_update(&self, ratio: f64) -> Option<Flag> {
+    pub(super) fn of_update(&self, ratio: f64) -> Option<GradientFlag> {
         if ratio > self.largest_update {
-            Some(Flag::UpdateTooLarge(ratio))
+            Some(GradientFlag::UpdateTooLarge(ratio))
         } else if ratio < self.smallest_update && ratio > 0.0 {
-            Some(Flag::UpdateTooSmall(ratio))
+            Some(GradientFlag::UpdateTooSmall(ratio))
         } else {
             None
         }
     }
 
     /// The flag of so many dead units.
-    pub(super) fn of_units(&self, dead: usize, units: usize) -> Option<Flag> {
-        (dead as f64 > self.dead_share * units as f64).then_some(Flag::DeadUnits(dead))
+    pub(super) fn of_units(&self, dead: usize, units: usize) -> Option<GradientFlag> {
+        (dead as f64 > self.dead_share * units as f64).then_some(GradientFlag::DeadUnits(dead))
     }
 }
 
@@ -139,7 +139,7 @@ fn usual(norms: &[f64]) -> Option<f64> {
     if norms.len() < 4 { None } else { norms.get(norms.len() / 2).copied() }
 }
 
-impl fmt::Display for Flag {
+impl fmt::Display for GradientFlag {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let usually = |f: &mut fmt::Formatter<'_>, usual: &Option<f64>| match usual {
             Some(usual) => write!(f, ", usually {usual:.1e}"),
@@ -165,7 +165,7 @@ impl fmt::Display for Flag {
     }
 }
 
-impl fmt::Display for Event {
+impl fmt::Display for GradientEvent {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { tensor, first_step, last_step, flag } = self;
         if first_step == last_step {

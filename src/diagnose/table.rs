@@ -7,7 +7,7 @@ use core::fmt::{self, Write};
 
 #[cfg(feature = "serde")]
 use crate::diagnose::gradient_log::LogError;
-use crate::diagnose::gradient_log::{GradientLog, Record, Tensor};
+use crate::diagnose::gradient_log::{GradientLog, GradientRecord, TensorRecords};
 use crate::diagnose::tensor_stats::TensorStats;
 
 /// Events that the table lists.
@@ -38,12 +38,12 @@ impl fmt::Display for GradientLog {
 }
 
 /// The columns of a tensor, after its name.
-fn line(tensor: &Tensor, steps: usize) -> String {
+fn line(tensor: &TensorRecords, steps: usize) -> String {
     let stats = tensor.last_gradient().cloned().unwrap_or_default();
     let share = |count: u64| format!("{:.1} %", 100.0 * count as f64 / (stats.len as f64).max(1.0));
     let f16 = stats.exponents.f16();
     let number = |x: Option<f64>| x.map_or("-".to_string(), |x| format!("{x:.2e}"));
-    let last = |f: &dyn Fn(&Record) -> Option<f64>| tensor.records.iter().rev().find_map(f);
+    let last = |f: &dyn Fn(&GradientRecord) -> Option<f64>| tensor.records.iter().rev().find_map(f);
     let mut flags: Vec<String> =
         tensor.records.last().map_or(Vec::new(), |record| record.flags.iter().map(ToString::to_string).collect());
     match steps - tensor.records.len() {
@@ -68,7 +68,7 @@ fn line(tensor: &Tensor, steps: usize) -> String {
     format!("{}  {}", columns.join(" "), flags.join("; "))
 }
 
-impl Tensor {
+impl TensorRecords {
     /// The last gradient that was recorded.
     pub(super) fn last_gradient(&self) -> Option<&TensorStats> {
         self.records.iter().rev().find_map(|record| record.gradient.as_ref())
@@ -121,7 +121,7 @@ impl GradientLog {
         struct Line<'a> {
             tensor: &'a str,
             #[serde(flatten)]
-            record: &'a Record,
+            record: &'a GradientRecord,
         }
         let mut lines = String::new();
         for (tensor, record) in self.each_record() {
@@ -133,8 +133,8 @@ impl GradientLog {
     }
 
     /// Each record with the name of its tensor, by step and then by tensor.
-    fn each_record(&self) -> Vec<(&str, &Record)> {
-        let records = |tensor: &'_ Tensor| tensor.records.len();
+    fn each_record(&self) -> Vec<(&str, &GradientRecord)> {
+        let records = |tensor: &'_ TensorRecords| tensor.records.len();
         let mut all: Vec<_> = Vec::with_capacity(self.tensors().iter().map(records).sum());
         for tensor in self.tensors() {
             all.extend(tensor.records.iter().map(|record| (tensor.name.as_str(), record)));

@@ -19,7 +19,7 @@ use crate::simd::Simd;
 ///
 /// In `f64` for both types, each within 1e-12 of itself (the mean of the largest magnitude), whatever the range: squares
 /// neither over- nor underflow. A result that itself overflows, in `f64` alone, is infinite. For deviations a pass over
-/// each 4096 elements comes after their mean, and parts are merged (Chan, Golub and LeVeque 1983): a mean that is large
+/// each 4096 elements comes after their mean, and parts are merged (Chan, Golub and `LeVeque` 1983): a mean that is large
 /// beside the deviation does no harm.
 ///
 /// ```

@@ -125,12 +125,8 @@ fn products<T: Float>(
             || {
                 isa.run(|| {
                     let mut faults = products(options, a2, b2, c2, pieces - half)?;
-                    if let Some(report) = &mut faults.0 {
-                        report.each_index(|index| {
-                            if let Index::Batch(matrix, ..) = index {
-                                *matrix += at;
-                            }
-                        });
+                    if let Some(NonFinite { index: Index::Batch(matrix, ..), .. }) = &mut faults.0 {
+                        *matrix += at;
                     }
                     Ok(faults)
                 })
@@ -146,11 +142,9 @@ fn products<T: Float>(
         match product.run(NAME, [Name::plain("a"), Name::plain("b"), Name::plain("c")], c) {
             Ok(()) => {}
             Err(Error::NonFinite(mut report)) => {
-                report.each_index(|index| {
-                    if let Index::Cell(row, col) = *index {
-                        *index = Index::Batch(i, row, col);
-                    }
-                });
+                if let Index::Cell(row, col) = report.index {
+                    report.index = Index::Batch(i, row, col);
+                }
                 faults = faults.join(Faults(Some(*report)));
             }
             Err(error) => return Err(error),

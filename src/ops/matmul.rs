@@ -159,8 +159,9 @@ impl Name {
 
     /// An element of it, to be reported.
     fn factor<T: Float>(self, x: MatRef<'_, T>, row: usize, col: usize) -> Option<Factor> {
-        let index = if self.transposed { Index::Cell(col, row) } else { Index::Cell(row, col) };
-        Some(Factor { operand: self.name, index, value: x.get(row, col)?.to_f64()? })
+        let value = x.get(row, col)?.to_f64()?;
+        let (row, col) = if self.transposed { (col, row) } else { (row, col) };
+        Some(Factor { operand: self.name, row, col, value })
     }
 }
 
