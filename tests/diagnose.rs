@@ -368,7 +368,7 @@ fn gradcheck_finds_the_wrong_element() {
     for error in [1e-5, -0.1, 1.0, f64::NAN, f64::INFINITY] {
         let (at, mut wrong) = (rng.below(30), right.clone());
         wrong[at] += error;
-        wrong[(at + 1) % 30] += 1e-6 * if error.is_finite() { 1.0 } else { 0.0 };
+        wrong[(at + 1) % 30] += if error.is_finite() { 1e-3 * error } else { 0.0 };
         match gradcheck(Gradcheck::default(), &x, &wrong, f) {
             Err(Error::Gradient(mismatch)) => assert_eq!(mismatch.worst.index, at, "{mismatch}"),
             other => panic!("{error:e}: {other:?}"),
@@ -432,4 +432,72 @@ fn gradcheck_has_a_policy_for_kinks_and_poles() {
     assert_eq!((kink.smooth, kink.kinks, kink.poles), (0, 1, 0));
     let pole = gradcheck(Gradcheck::default(), &[0.0], &[0.0], |x| x[0].sqrt()).expect("nothing to compare");
     assert_eq!((pole.smooth, pole.kinks, pole.poles), (0, 0, 1));
+}
+
+// Events.
+
+#[cfg(feature = "tracing")]
+mod events {
+    use std::fmt::Debug;
+    use std::sync::{Arc, Mutex};
+
+    use tracing::field::{Field, Visit};
+    use tracing::span::{Attributes, Id, Record};
+    use tracing::{Level, Metadata, Subscriber};
+
+    use super::*;
+
+    /// Keeps the level and the message of each event, and its step.
+    #[derive(Clone, Default)]
+    struct Kept(Arc<Mutex<Vec<(Level, String, u64)>>>);
+
+    #[derive(Default)]
+    struct Fields(String, u64);
+
+    impl Visit for Fields {
+        fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
+            if field.name() == "message" {
+                self.0 = format!("{value:?}");
+            }
+        }
+
+        fn record_u64(&mut self, field: &Field, value: u64) {
+            if field.name() == "step" {
+                self.1 = value;
+            }
+        }
+    }
+
+    impl Subscriber for Kept {
+        fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+            metadata.target().starts_with("nanproof")
+        }
+        fn new_span(&self, _: &Attributes<'_>) -> Id {
+            Id::from_u64(1)
+        }
+        fn record(&self, _: &Id, _: &Record<'_>) {}
+        fn record_follows_from(&self, _: &Id, _: &Id) {}
+        fn event(&self, event: &tracing::Event<'_>) {
+            let mut fields = Fields::default();
+            event.record(&mut fields);
+            self.0.lock().expect("no panic").push((*event.metadata().level(), fields.0, fields.1));
+        }
+        fn enter(&self, _: &Id) {}
+        fn exit(&self, _: &Id) {}
+    }
+
+    #[test]
+    fn faults_records_and_flags_are_events() {
+        let kept = Kept::default();
+        tracing::subscriber::with_default(kept.clone(), || {
+            fault(&FaultLog::new(0), 7, "layer");
+            GradientLog::default().record(8, "layer", &[1e5_f32]).expect("new");
+        });
+        let expected = [
+            (Level::ERROR, "check_finite: x[1] is NaN, passed in; 1 of 2 elements is not finite", 7),
+            (Level::DEBUG, "gradient", 8),
+            (Level::WARN, "exploding: norm 1.0e5", 8),
+        ];
+        assert_eq!(*kept.0.lock().expect("no panic"), expected.map(|(level, text, step)| (level, text.into(), step)));
+    }
 }

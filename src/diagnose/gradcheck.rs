@@ -71,11 +71,11 @@ pub struct GradcheckMismatch {
 /// Compares a gradient with differences of the function: `gradient[i]` with the slope of `f` along `x[i]`.
 ///
 /// `f` is a loss: for a function of many results, their sum with any weights, which are then the upstream gradient. It
-/// gives NaN or an infinity where it has no value. It is called 4 times for each element, and up to 16 where the
+/// gives NaN or an infinity where it has no value. It is called 4 times for each element, and up to 20 where the
 /// gradient seems wrong.
 ///
 /// The slope is the central difference of fourth order, in `f64`, with a step of about `max(|x[i]|, 1) / 1000`, and of
-/// 16 and 256 times less, and of `|x[i]| / 1000`, until it agrees. Where none does:
+/// 16 and 256 times less, and of `|x[i]| / 1000` and 16 times less, until it agrees. Where none does:
 ///
 /// - **Kinks** are where the slopes to both sides stay apart while the step shrinks: any gradient from one to the other is
 ///   right there (it is a subgradient of a convex function), such as 0 to 1 for `relu` at 0.
@@ -119,7 +119,7 @@ pub fn gradcheck(
         };
         let allowed = |slope: f64| options.absolute + options.relative * slope.abs();
         let agrees = |slope: f64| (slope - gradient).abs() <= allowed(slope);
-        let slope = Slope::find(x, center, &mut along, agrees);
+        let slope = Slope::find(x, gradient, center, &mut along, agrees);
         let slopes = match slope {
             Slope::Smooth(slope) => [slope; 2],
             Slope::Kink(slopes) => slopes,
@@ -177,13 +177,18 @@ enum Slope {
 }
 
 impl Slope {
-    /// Looks with smaller and smaller steps.
-    fn find(x: f64, center: f64, along: &mut impl FnMut(f64) -> f64, agrees: impl Fn(f64) -> bool) -> Self {
-        let step = power_below(x.abs().max(1.0)) / 1024.0;
-        let nearer = power_below(x.abs()) / 1024.0;
-        let mut seen = Vec::new();
-        for step in [step, step / 16.0, step / 256.0, nearer] {
-            if step < f64::MIN_POSITIVE || seen.last().is_some_and(|last: &Differences| 8.0 * step > last.step) {
+    /// Looks with smaller and smaller steps, until the slope agrees with the gradient.
+    fn find(
+        x: f64,
+        gradient: f64,
+        center: f64,
+        along: &mut impl FnMut(f64) -> f64,
+        agrees: impl Fn(f64) -> bool,
+    ) -> Self {
+        let (step, nearer) = (power_below(x.abs().max(1.0)) / 1024.0, power_below(x.abs()) / 1024.0);
+        let mut seen: Vec<Differences> = Vec::new();
+        for step in [step, step / 16.0, step / 256.0, nearer, nearer / 16.0] {
+            if step < f64::MIN_POSITIVE || seen.last().is_some_and(|last| 8.0 * step > last.step) {
                 continue;
             }
             if let Some(differences) = Differences::new(step, center, along) {
@@ -193,18 +198,21 @@ impl Slope {
                 seen.push(differences);
             }
         }
-        match seen.as_slice() {
-            [] => Self::Pole,
-            [only] => Self::Smooth(only.slope),
-            [.., coarse, fine] if fine.jump() > 0.25 * coarse.jump() && fine.jump() > fine.resolution => {
-                let grows = |pair: &[Differences]| pair[1].jump() > 2.0 * pair[0].jump();
-                if seen.windows(2).all(grows) { Self::Pole } else { Self::Kink([fine.left, fine.right]) }
-            }
-            all => {
-                let grows = |pair: &[Differences]| pair[1].slope.abs() > 2.0 * pair[0].slope.abs();
-                let resolved = all.iter().all(|fine| fine.slope.abs() > fine.resolution);
-                if resolved && all.windows(2).all(grows) { Self::Pole } else { Self::Smooth(all[0].slope) }
-            }
+        let (coarse, fine) = match seen.as_slice() {
+            [] => return Self::Pole,
+            [only] => return Self::Smooth(only.slope),
+            [.., coarse, fine] => (coarse, fine),
+        };
+        let resolution = fine.resolution;
+        let grows = |coarse: f64, fine: f64| fine.abs() > 2.0 * coarse.abs() && fine.abs() > resolution;
+        if grows(coarse.slope, fine.slope) || grows(coarse.jump(), fine.jump()) {
+            Self::Pole
+        } else if fine.jump() > 0.25 * coarse.jump() && fine.jump() > fine.resolution {
+            Self::Kink([fine.left, fine.right])
+        } else {
+            let distance = |slope: &f64| (slope - gradient).abs();
+            let slopes = seen.iter().map(|differences| differences.slope);
+            Self::Smooth(slopes.min_by(|a, b| distance(a).total_cmp(&distance(b))).unwrap_or(f64::NAN))
         }
     }
 }
