@@ -8,14 +8,17 @@ use crate::error::Result;
 use crate::float::Float;
 use crate::gemm::Gemm;
 use crate::isa::dispatch;
+use crate::logits::LogitRows;
 use crate::ops::activation::{Relu, ReluBackward, Tanh, TanhBackward};
 use crate::ops::check::AllFinite;
 use crate::ops::clip::{Clamp, ClampBackward};
-use crate::ops::cross_entropy::CrossEntropyRows;
+use crate::ops::cross_entropy::CrossEntropyRow;
+use crate::ops::divergence::{BinaryCrossEntropy, BinaryCrossEntropyBackward, Divergence, DivergenceBackward};
 use crate::ops::divide::{Quotient, QuotientBackward};
+use crate::ops::entropy::{EntropyBackwardRow, EntropyRow};
 use crate::ops::guarded::{Guarded, GuardedBackward};
 use crate::ops::linear::{ActivationBackwardRow, ActivationRow};
-use crate::ops::logsumexp::LogSumExpRow;
+use crate::ops::logsumexp::{LogSumExpBackwardRow, LogSumExpRow, WeightedBackwardRow, WeightedRow};
 use crate::ops::norm::MaxAbs;
 use crate::ops::optimizer::{AdamWStep, Calm, SgdStep};
 use crate::ops::power::{Power, PowerBackward, XLog, XLogBackward};
@@ -152,15 +155,18 @@ macro_rules! compile {
 // Add the kernels of an operation here.
 compile!(
     AllFinite<'a, Self>,
-    CrossEntropyRows<'a, Self>,
     Dot<'a, Self>,
     Gemm<'a, Self>,
     MaxAbs<'a, Self>,
     Sum<'a, Self>,
     SumOfSquares<'a, Self>,
     Survey<'a, Self>,
+    Elementwise<'a, Self, BinaryCrossEntropy, 2, 1>,
+    Elementwise<'a, Self, BinaryCrossEntropyBackward<Self>, 2, 1>,
     Elementwise<'a, Self, Clamp<Self>, 0, 1>,
     Elementwise<'a, Self, ClampBackward<Self>, 2, 1>,
+    Elementwise<'a, Self, Divergence, 2, 1>,
+    Elementwise<'a, Self, DivergenceBackward<Self>, 2, 2>,
     Elementwise<'a, Self, Guarded<Self>, 1, 1>,
     Elementwise<'a, Self, GuardedBackward<Self>, 2, 1>,
     Elementwise<'a, Self, Power<Self>, 2, 1>,
@@ -177,6 +183,15 @@ compile!(
     Elementwise<'a, Self, SgdStep<Self>, 1, 2>,
     Elementwise<'a, Self, XLog, 2, 1>,
     Elementwise<'a, Self, XLogBackward, 3, 2>,
+    LogitRows<'a, Self, CrossEntropyRow<'a, Self>>,
+    LogitRows<'a, Self, EntropyRow>,
+    LogitRows<'a, Self, EntropyBackwardRow<'a, Self>>,
+    LogitRows<'a, Self, LogSoftmaxRow>,
+    LogitRows<'a, Self, LogSumExpBackwardRow<'a, Self>>,
+    LogitRows<'a, Self, LogSumExpRow>,
+    LogitRows<'a, Self, SoftmaxRow>,
+    LogitRows<'a, Self, WeightedRow<'a, Self>>,
+    LogitRows<'a, Self, WeightedBackwardRow<'a, Self>>,
     Rehearsal<'a, Self, AdamWStep<Self>, 1, 3>,
     Rehearsal<'a, Self, Calm<Self>, 1, 2>,
     Rehearsal<'a, Self, Calm<Self>, 1, 3>,
@@ -184,9 +199,6 @@ compile!(
     Rehearsal<'a, Self, SgdStep<Self>, 1, 2>,
     Rowwise<'a, Self, ActivationRow, 1>,
     Rowwise<'a, Self, ActivationBackwardRow, 2>,
-    Rowwise<'a, Self, LogSoftmaxRow, 1>,
-    Rowwise<'a, Self, LogSoftmaxBackwardRow, 2>,
-    Rowwise<'a, Self, LogSumExpRow, 1>,
-    Rowwise<'a, Self, SoftmaxRow, 2>,
-    Rowwise<'a, Self, SoftmaxBackwardRow, 2>,
+    Rowwise<'a, Self, LogSoftmaxBackwardRow<Self>, 2>,
+    Rowwise<'a, Self, SoftmaxBackwardRow<Self>, 2>,
 );

@@ -37,8 +37,12 @@
 //! | a product of 16-bit operands | [`matmul_mixed`] | |
 //! | a linear layer | [`linear`] | [`linear_backward`] |
 //! | probabilities from logits | [`softmax`], [`log_softmax`] | [`softmax_backward`], [`log_softmax_backward`] |
+//! | with masks, scale, bias, in place | [`softmax_with`], [`log_softmax_with`], [`softmax_in_place`] | [`softmax_backward_with`], [`log_softmax_backward_with`] |
 //! | a log-sum-exp | [`logsumexp`] | [`logsumexp_backward`] |
-//! | a classification loss | [`cross_entropy`] | [`cross_entropy_backward`], [`cross_entropy_with_gradient`] |
+//! | a classification loss | [`cross_entropy`] | [`cross_entropy_backward`], [`cross_entropy_with_gradient`], [`cross_entropy_in_place`] |
+//! | a loss of two classes | [`binary_cross_entropy`] | [`binary_cross_entropy_backward`] |
+//! | a divergence, an entropy | [`kl_divergence`], [`softmax_entropy`] | [`kl_divergence_backward`], [`softmax_entropy_backward`] |
+//! | extremes of rows | [`row_max`], [`row_min`], [`row_argmax`], [`row_argmin`] | [`row_max_backward`], [`row_min_backward`] |
 //! | a quotient, safe at 0 | [`safe_div`], [`safe_recip`] | [`safe_div_backward`], [`safe_recip_backward`] |
 //! | roots | [`safe_sqrt`], [`safe_rsqrt`] | [`safe_sqrt_backward`], [`safe_rsqrt_backward`] |
 //! | logarithms | [`safe_ln`], [`xlogy`], [`xlog1py`] | [`safe_ln_backward`], [`xlogy_backward`], [`xlog1py_backward`] |
@@ -86,6 +90,7 @@ mod gemm;
 mod isa;
 mod kernel;
 mod lanes;
+mod logits;
 mod math;
 mod ops;
 mod reduce;

@@ -7,7 +7,10 @@ pub(crate) mod broadcast;
 pub(crate) mod check;
 pub(crate) mod clip;
 pub(crate) mod cross_entropy;
+pub(crate) mod divergence;
 pub(crate) mod divide;
+pub(crate) mod entropy;
+pub(crate) mod extrema;
 pub(crate) mod guarded;
 pub(crate) mod linear;
 pub(crate) mod logsumexp;
@@ -30,15 +33,22 @@ pub use clip::{
     clip_by_value_backward, clip_rows_by_norm, clip_unitwise, unscale,
 };
 pub use cross_entropy::{
-    CrossEntropy, Loss, Reduction, cross_entropy, cross_entropy_backward, cross_entropy_with_gradient,
+    CrossEntropy, Loss, Reduction, Targets, cross_entropy, cross_entropy_backward, cross_entropy_in_place,
+    cross_entropy_with_gradient,
 };
+pub use divergence::{binary_cross_entropy, binary_cross_entropy_backward, kl_divergence, kl_divergence_backward};
 pub use divide::{safe_div, safe_div_backward, safe_div_backward_with, safe_div_with};
+pub use entropy::{softmax_entropy, softmax_entropy_backward};
+pub use extrema::{row_argmax, row_argmin, row_max, row_max_backward, row_min, row_min_backward};
 pub use guarded::{
     Safe, safe_ln, safe_ln_backward, safe_recip, safe_recip_backward, safe_rsqrt, safe_rsqrt_backward, safe_sqrt,
     safe_sqrt_backward,
 };
 pub use linear::{Activation, LinearGradients, linear, linear_backward};
-pub use logsumexp::{logsumexp, logsumexp_backward};
+pub use logsumexp::{
+    logsumexp, logsumexp_backward, logsumexp_backward_with, logsumexp_weighted, logsumexp_weighted_backward,
+    logsumexp_with,
+};
 pub use loss_scale::{DynamicLossScale, LossStep};
 pub use matmul::{Matmul, matmul, matmul_backward, matmul_with};
 pub use mixed::matmul_mixed;
@@ -46,5 +56,8 @@ pub use norm::{l2_norm, l2_norm_backward};
 pub use norm_partial::NormPartial;
 pub use optimizer::{Adam, AdamW, Sgd};
 pub use power::{safe_pow, safe_pow_backward, xlog1py, xlog1py_backward, xlogy, xlogy_backward};
-pub use softmax::{EmptyRow, Softmax, log_softmax, log_softmax_backward, softmax, softmax_backward, softmax_with};
+pub use softmax::{
+    EmptyRow, Softmax, log_softmax, log_softmax_backward, log_softmax_backward_with, log_softmax_with, softmax,
+    softmax_backward, softmax_backward_with, softmax_in_place, softmax_with,
+};
 pub use sum::{dot, dot_backward, sum, sum_backward};

@@ -5,13 +5,10 @@
 //!
 //! | operation | sources |
 //! |---|---|
-//! | masks as an operand, attention | pytorch#103749 (boolean), #101967, llama.cpp#19098, #5574, jax#17117, #23842, flashinfer#358, transformers#27114 |
-//! | weighted and cumulative log-sum-exp | jax#5370, scipy#22903, tinygrad#17853 |
-//! | cross-entropy with weights, smoothing, soft targets, KL, entropy | optax#1786, MindAct#1633, trl#7252 |
-//! | binary cross-entropy | candle#2561, pytorch#135359, #51906 |
 //! | select of any two operands, `x^y` by its parts | jax#5798, tensorflow#2540, pytorch#23156, burn#3727, torch7#60 (products) |
+//! | attention, cumulative log-sum-exp | llama.cpp#19098, flashinfer#358, tinygrad#17853 |
+//! | pooling, scatter | pytorch#7670, #169263 |
 //! | atan2 | pytorch#98276, e3nn#112 |
-//! | max, argmax, pooling, scatter | jax#4640, mlx#4274, pytorch#7670, #169263, tinygrad#12296, #1298 |
 //! | p-norms, cosine, normalisation, variance | tt-metal#55585, #55159, pytorch#36493, #51912, optax#946, keras#23075, burn#1992 |
 //! | softplus, gelu, silu, sigmoid, mish | burn#5373, pytorch#185770, #195197, tt-metal#56517, jax#40828, MLAlgorithms#31 |
 //! | f16 and bf16 | burn#5699, llama.cpp#15619, mlc-llm#1638 |
@@ -21,12 +18,15 @@ mod common;
 use common::{Kind, assert_same, data, mat, mat_mut, num, nums, report};
 use nanproof::reference::{self, ulp_error};
 use nanproof::{
-    Adam, AdamW, Class, Clipping, CrossEntropy, DynamicLossScale, Error, Float, Index, LossStep, Matmul, NormPartial,
-    OnFault, Origin, Reduction, Safe, Sgd, clip_by_global_norm, clip_by_global_norm_with, clip_by_norm, clip_by_value,
-    clip_by_value_backward, cross_entropy, cross_entropy_with_gradient, l2_norm, l2_norm_backward, log_softmax,
-    log_softmax_backward, logsumexp, logsumexp_backward, matmul_with, relu, relu_backward, safe_div, safe_div_backward,
-    safe_ln, safe_ln_backward, safe_pow, safe_pow_backward, safe_recip, safe_recip_backward, safe_rsqrt,
-    safe_rsqrt_backward, safe_sqrt, safe_sqrt_backward, softmax, softmax_backward, tanh, tanh_backward, unscale,
+    Adam, AdamW, Class, Clipping, CrossEntropy, DynamicLossScale, Error, Float, Index, LossStep, MatRef, Matmul,
+    NormPartial, OnFault, Origin, Reduction, Safe, Sgd, Softmax, binary_cross_entropy, binary_cross_entropy_backward,
+    clip_by_global_norm, clip_by_global_norm_with, clip_by_norm, clip_by_value, clip_by_value_backward, cross_entropy,
+    cross_entropy_with_gradient, kl_divergence, kl_divergence_backward, l2_norm, l2_norm_backward, log_softmax,
+    log_softmax_backward, logsumexp, logsumexp_backward, logsumexp_backward_with, logsumexp_weighted,
+    logsumexp_weighted_backward, logsumexp_with, matmul_with, relu, relu_backward, row_argmax, row_max,
+    row_max_backward, safe_div, safe_div_backward, safe_ln, safe_ln_backward, safe_pow, safe_pow_backward, safe_recip,
+    safe_recip_backward, safe_rsqrt, safe_rsqrt_backward, safe_sqrt, safe_sqrt_backward, softmax, softmax_backward,
+    softmax_backward_with, softmax_entropy, softmax_entropy_backward, softmax_with, tanh, tanh_backward, unscale,
     xlog1py, xlogy, xlogy_backward,
 };
 
@@ -318,7 +318,7 @@ case!(
 case!(
     pytorch_70348_every_target_ignored,
     fn check<T: Float>() {
-        let options = CrossEntropy { ignore: Some(100), reduction: Reduction::Mean };
+        let options = CrossEntropy { ignore: Some(100), reduction: Reduction::Mean, ..CrossEntropy::default() };
         let x = [T::nan(); 15];
         let mut dx = [T::nan(); 15];
         let loss = cross_entropy_with_gradient(options, mat(&x, 5, 3), &[100; 5], mat_mut(&mut dx, 5, 3))
@@ -861,5 +861,226 @@ case!(
         assert_eq!((found.class, found.origin), (Class::NegInf, Origin::DivisionByZero));
         let found = report(xlogy(&[T::one()], &[-T::one()], &mut [T::nan()]));
         assert_eq!((found.class, found.origin), (Class::Nan, Origin::Invalid));
+    }
+);
+
+/// The options of a predicate mask.
+fn masked_by<'a, T: Float>(keep: &'a [bool]) -> Softmax<'a, T> {
+    Softmax { mask: Some(MatRef::new(keep, 1, keep.len()).expect("a row")), ..Softmax::default() }
+}
+
+case!(
+    jax_17117_a_large_logit_behind_the_mask,
+    fn check<T: Float>() {
+        for len in LENS.into_iter().filter(|&len| len > 2) {
+            let (mut x, mut keep) = (vec![num::<T>(1e4); len], vec![false; len]);
+            (x[0], x[len - 1]) = (num(1.0), num(1.0));
+            (keep[0], keep[len - 1]) = (true, true);
+            let (mut y, mut dx) = (vec![T::nan(); len], vec![T::nan(); len]);
+            let options = masked_by(&keep);
+            assert_eq!(softmax_with(options, mat(&x, 1, len), mat_mut(&mut y, 1, len)), Ok(0));
+            let mut want = vec![T::zero(); len];
+            (want[0], want[len - 1]) = (num(0.5), num(0.5));
+            assert_same(len, &y, &want);
+            let nan = vec![T::nan(); len];
+            let dy = (0..len).map(|i| if keep[i] { T::one() } else { nan[i] }).collect::<Vec<_>>();
+            softmax_backward_with(options, mat(&y, 1, len), mat(&dy, 1, len), mat_mut(&mut dx, 1, len))
+                .expect("finite");
+            assert_same(len, &dx, &vec![T::zero(); len]);
+        }
+    }
+);
+
+case!(
+    jax_23842_log_sum_exp_behind_the_mask,
+    fn check<T: Float>() {
+        for len in LENS {
+            let (mut x, mut keep) = (vec![num::<T>(1e4); len], vec![false; len]);
+            (x[len - 1], keep[len - 1]) = (T::zero(), true);
+            let (mut y, mut dx) = ([T::nan()], vec![T::nan(); len]);
+            logsumexp_with(masked_by(&keep), mat(&x, 1, len), &mut y).expect("finite");
+            assert_same(len, &y, &[T::zero()]);
+            logsumexp_backward_with(masked_by(&keep), mat(&x, 1, len), &[T::one()], mat_mut(&mut dx, 1, len))
+                .expect("finite");
+            let mut want = vec![T::zero(); len];
+            want[len - 1] = T::one();
+            assert_same(len, &dx, &want);
+        }
+    }
+);
+
+case!(
+    jax_5370_the_largest_entry_has_weight_zero,
+    fn check<T: Float>() {
+        for len in LENS.into_iter().filter(|&len| len > 1) {
+            let (mut x, mut b) = (vec![T::nan(); len], vec![T::zero(); len]);
+            (x[0], x[len - 1]) = (num(-2.0), num(-1000.0));
+            b[len - 1] = T::one();
+            let (mut y, mut sign, mut dx) = ([T::nan()], [T::nan()], vec![T::nan(); len]);
+            logsumexp_weighted(mat(&x, 1, len), mat(&b, 1, len), &mut y, &mut sign).expect("finite");
+            assert_same(len, &[y[0], sign[0]], &[num(-1000.0), T::one()]);
+            let dx_view = mat_mut(&mut dx, 1, len);
+            logsumexp_weighted_backward(mat(&x, 1, len), mat(&b, 1, len), &[T::one()], dx_view).expect("finite");
+            assert_same(len, &dx, &b);
+        }
+    }
+);
+
+case!(
+    scipy_22903_the_largest_term_is_negative,
+    fn check<T: Float>() {
+        let x = nums::<T>(&[3.064_094_28, 0.372_518_54, 3.874_719_31]);
+        let b = nums::<T>(&[1.881_907_08, 2.841_747_95, -0.850_168_84]);
+        let (mut y, mut sign) = ([T::nan()], [T::nan()]);
+        logsumexp_weighted(mat(&x, 1, 3), mat(&b, 1, 3), &mut y, &mut sign).expect("finite");
+        let want = num::<T>(1.245_216_515_790_738_2);
+        assert!((y[0] - want).abs() <= num::<T>(40.0) * T::epsilon(), "{:e} for {want:e}", y[0]);
+        assert_eq!(sign, [T::one()]);
+        // The inputs rounded to f32 have another sum; what cancels is lost in either type.
+        logsumexp_weighted(mat(&x[..2], 1, 2), mat(&nums(&[1.0, -1e9]), 1, 2), &mut y, &mut sign).expect("finite");
+        assert_eq!(sign, [-T::one()]);
+        let twice = nums::<T>(&[5.0, 5.0]);
+        logsumexp_weighted(mat(&twice, 1, 2), mat(&nums(&[1.0, -1.0]), 1, 2), &mut y, &mut sign).expect("zero");
+        assert_same("nothing left", &[y[0], sign[0]], &[T::neg_infinity(), T::zero()]);
+    }
+);
+
+case!(
+    llama_cpp_5574_bias_of_a_head_without_slope,
+    fn check<T: Float>() {
+        // A structural zero is no bias at all: what would be added is not there to be NaN.
+        let (x, mut y) = (nums::<T>(&[1.0, 1.0]), [T::nan(); 2]);
+        let options = Softmax { bias: None, ..Softmax::default() };
+        softmax_with(options, mat(&x, 1, 2), mat_mut(&mut y, 1, 2)).expect("finite");
+        assert_same("no bias", &y, &nums(&[0.5, 0.5]));
+        // A bias that is there is read, an additive mask is IEEE arithmetic.
+        let bias = [T::zero(), T::nan()];
+        let options = Softmax { bias: Some(mat(&bias, 1, 2)), ..Softmax::default() };
+        let found = report(softmax_with(options, mat(&x, 1, 2), mat_mut(&mut y, 1, 2)));
+        assert_eq!((found.operand, found.index), ("bias", Index::Cell(0, 1)));
+    }
+);
+
+case!(
+    pytorch_101967_nan_behind_the_mask,
+    fn check<T: Float>() {
+        for len in LENS {
+            for at in [0, len / 2, len - 1] {
+                let (mut x, mut keep) = (vec![T::one(); len], vec![true; len]);
+                (x[at], keep[at]) = (T::nan(), false);
+                let mut y = vec![T::nan(); len];
+                softmax_with(masked_by(&keep), mat(&x, 1, len), mat_mut(&mut y, 1, len)).expect("not read");
+                let rest = if len > 1 { T::one() / num((len - 1) as f64) } else { T::zero() };
+                assert!(y.iter().enumerate().all(|(i, &y)| if i == at {
+                    y.is_zero()
+                } else {
+                    (y - rest).abs() <= rest * T::epsilon()
+                }));
+            }
+        }
+    }
+);
+
+case!(
+    candle_2561_binary_cross_entropy_of_sure_logits,
+    fn check<T: Float>() {
+        for len in LENS {
+            let x = vec![num::<T>(100.0); len];
+            let (one, zero) = (vec![T::one(); len], vec![T::zero(); len]);
+            let mut dx = vec![T::nan(); len];
+            let loss = |t: &[T]| binary_cross_entropy(Reduction::Mean, &x, t).expect("finite").value;
+            assert!(loss(&one) < num(1e-43));
+            assert_eq!(loss(&zero), num(100.0));
+            binary_cross_entropy_backward(Reduction::Sum, &x, &zero, T::one(), &mut dx).expect("finite");
+            assert_same(len, &dx, &one);
+            binary_cross_entropy_backward(Reduction::Sum, &x, &one, T::one(), &mut dx).expect("finite");
+            assert!(dx.iter().all(|dx| dx.abs() < num(1e-43)));
+        }
+    }
+);
+
+case!(
+    pytorch_135359_binary_cross_entropy_at_minus_infinity,
+    fn check<T: Float>() {
+        let (x, t) = ([T::neg_infinity()], [num::<T>(0.9)]);
+        let found = report(binary_cross_entropy(Reduction::Mean, &x, &t));
+        assert_eq!((found.operand, found.class), ("logits", Class::NegInf));
+        let mut dx = [T::nan()];
+        binary_cross_entropy_backward(Reduction::Mean, &x, &t, T::one(), &mut dx).expect("finite");
+        assert_same("gradient", &dx, &[num(-0.9)]);
+        assert_eq!(binary_cross_entropy::<T>(Reduction::Mean, &[], &[]).expect("empty").value, T::zero());
+    }
+);
+
+case!(
+    optax_1786_divergence_of_impossible_events,
+    fn check<T: Float>() {
+        let p = nums::<T>(&[0.0, 0.4, 0.6, 0.0]);
+        let log_q = [-INF, 0.4_f64.ln(), 0.6_f64.ln(), -INF].map(num::<T>);
+        let (mut dp, mut dlog_q) = ([T::nan(); 4], [T::nan(); 4]);
+        let value = kl_divergence(&p, &log_q).expect("finite");
+        assert!(value.abs() <= num::<T>(2.0) * T::epsilon());
+        kl_divergence_backward(&p, &log_q, T::one(), &mut dp, &mut dlog_q).expect("finite");
+        assert_same("where p = 0", &[dp[0], dp[3], dlog_q[0], dlog_q[3]], &[T::zero(); 4]);
+        assert_same("elsewhere", &dlog_q[1..3], &nums(&[-0.4, -0.6]));
+    }
+);
+
+case!(
+    mindact_1633_smoothing_under_a_mask,
+    fn check<T: Float>() {
+        for len in LENS.into_iter().filter(|&len| len > 1) {
+            let (mut x, mut keep) = (vec![T::neg_infinity(); len], vec![false; len]);
+            (x[0], keep[0]) = (T::zero(), true);
+            let smooth = CrossEntropy { smoothing: num(0.1), ..CrossEntropy::default() };
+            let found = report(cross_entropy(smooth, mat(&x, 1, len), &[0]));
+            assert_eq!((found.class, found.origin), (Class::PosInf, Origin::DivisionByZero));
+            let mask = Some(MatRef::new(&keep, 1, len).expect("a row"));
+            let mut dx = vec![T::nan(); len];
+            let options = CrossEntropy { mask, ..smooth };
+            let loss = cross_entropy_with_gradient(options, mat(&x, 1, len), &[0], mat_mut(&mut dx, 1, len));
+            assert_eq!(loss.expect("finite").value, T::zero());
+            assert!(dx.iter().all(|dx| dx.abs() <= T::epsilon()));
+        }
+    }
+);
+
+case!(
+    trl_7252_entropy_with_an_impossible_class,
+    fn check<T: Float>() {
+        for len in LENS {
+            for x in placed::<T>(len, -INF, &[0.0]) {
+                let (mut h, mut dx) = ([T::nan()], vec![T::nan(); len]);
+                softmax_entropy(mat(&x, 1, len), &mut h).expect("finite");
+                assert_same(len, &h, &[T::zero()]);
+                softmax_entropy_backward(mat(&x, 1, len), &[T::one()], mat_mut(&mut dx, 1, len)).expect("finite");
+                assert_same(len, &dx, &vec![T::zero(); len]);
+            }
+        }
+    }
+);
+
+case!(
+    mlx_4274_the_first_nan_is_the_largest,
+    fn check<T: Float>() {
+        for len in LENS {
+            for x in placed::<T>(len, 3.0, &[f64::NAN]) {
+                let (mut y, mut column) = ([T::zero()], [usize::MAX]);
+                let at = x.iter().position(|x| x.is_nan()).expect("there is one");
+                assert_eq!(report(row_argmax(mat(&x, 1, len), &mut column)).index, Index::Cell(0, at));
+                assert_eq!(column, [at]);
+                assert_eq!(report(row_max(mat(&x, 1, len), &mut y)).class, Class::Nan);
+                assert!(y[0].is_nan());
+            }
+        }
+    }
+);
+
+case!(
+    tinygrad_12296_ties_are_counted_in_integers,
+    fn check<T: Float>() {
+        let (x, mut dx) = (vec![T::one(); 70_000], vec![T::nan(); 70_000]);
+        row_max_backward(mat(&x, 1, 70_000), &[T::one()], mat_mut(&mut dx, 1, 70_000)).expect("finite");
+        assert_same("shares", &dx, &vec![T::one() / num(70_000.0); 70_000]);
     }
 );

@@ -18,7 +18,7 @@ use nanproof::{
 
 /// Every operand of every operation: the place in [`Case`] (0 for `x`), its name in reports, whether it is a matrix,
 /// and which of NaN, +Inf and -Inf are faults there.
-const OPERANDS: [(&str, usize, &str, bool, &str); 67] = [
+const OPERANDS: &[(&str, usize, &str, bool, &str)] = &[
     ("relu", 0, "x", false, "n+"),
     ("relu_backward", 0, "x", false, "n"),
     ("relu_backward", 1, "dy", false, "n+-"),
@@ -80,6 +80,22 @@ const OPERANDS: [(&str, usize, &str, bool, &str); 67] = [
     ("logsumexp_backward", 0, "x", true, "n+"),
     ("cross_entropy", 0, "logits", true, "n+"),
     ("cross_entropy_backward", 0, "logits", true, "n+"),
+    ("softmax_in_place", 0, "x", true, "n+"),
+    ("cross_entropy_in_place", 0, "logits", true, "n+"),
+    ("cross_entropy, of probabilities", 1, "targets", true, "n+-"),
+    ("logsumexp_weighted", 0, "x", true, "n+"),
+    ("logsumexp_weighted", 1, "b", true, "n+-"),
+    ("softmax_entropy", 0, "x", true, "n+"),
+    ("softmax_entropy_backward", 0, "x", true, "n+"),
+    ("binary_cross_entropy", 0, "logits", false, "n"),
+    ("binary_cross_entropy", 1, "targets", false, "n+-"),
+    ("binary_cross_entropy_backward", 1, "targets", false, "n+-"),
+    ("kl_divergence", 0, "p", false, "n+-"),
+    ("kl_divergence", 1, "log_q", false, "n+-"),
+    ("kl_divergence_backward", 1, "log_q", false, "n+-"),
+    ("row_max", 0, "x", true, "n+"),
+    ("row_min", 0, "x", true, "n-"),
+    ("row_max_backward", 0, "x", true, "n"),
     ("sgd", 0, "w", false, "n+-"),
     ("sgd", 1, "g", false, "n+-"),
     ("adamw", 1, "g", false, "n+-"),
@@ -90,7 +106,7 @@ const OPERANDS: [(&str, usize, &str, bool, &str); 67] = [
 
 fn every_place<T: Float>() {
     let ops = every_op::<T>();
-    for (name, place, operand, is_matrix, faults) in OPERANDS {
+    for &(name, place, operand, is_matrix, faults) in OPERANDS {
         let (_, run) = ops.iter().find(|op| op.0 == name).expect("the names of every_op");
         for (rows, cols) in [(1, 1), (1, 2), (1, 15), (1, 16), (2, 17), (3, 40), (2, 131)] {
             // Plain numbers between 0.5 and 1, so that everything is read.
@@ -139,6 +155,7 @@ fn every_place<T: Float>() {
                         other => panic!("{context}: {other:?}"),
                     }
                     if name.starts_with("clip_by_norm")
+                        || name.ends_with("in_place")
                         || [
                             "sgd",
                             "adam",
@@ -297,7 +314,7 @@ fn not_read<T: Float>() {
         assert_same("log-softmax", &y, &zero);
 
         // One row of three counts.
-        let options = CrossEntropy { ignore: Some(1000), reduction: Reduction::Mean };
+        let options = CrossEntropy { ignore: Some(1000), reduction: Reduction::Mean, ..CrossEntropy::default() };
         let logits = [&nan[..], &one, &nan].concat();
         let mut dx = nan.repeat(3);
         let loss =
@@ -584,7 +601,7 @@ fn refused<T: Float>() {
     check("log_softmax_backward", &|y, _| log_softmax_backward(mat(&three, 3, 1), mat(&three, 1, 3), mat_mut(y, 1, 3)));
     check("logsumexp", &|y, _| logsumexp(mat(&three, 1, 3), y));
     check("logsumexp_backward", &|y, _| logsumexp_backward(mat(&three, 1, 3), &three, mat_mut(y, 1, 3)));
-    let options = CrossEntropy { ignore: Some(9), reduction: Reduction::Mean };
+    let options = CrossEntropy { ignore: Some(9), reduction: Reduction::Mean, ..CrossEntropy::default() };
     for targets in [&[0, 1][..], &[3], &[], &[8]] {
         check("cross_entropy_backward", &|y, _| {
             cross_entropy_backward(options, mat(&three, 1, 3), targets, T::one(), mat_mut(y, 1, 3))

@@ -77,32 +77,37 @@ impl Ln1pConstants for f64 {
 /// Largest error: f32 0.583 ULP, over all inputs, at 0.36166868; f64 0.57 ULP, sampled.
 #[inline(always)]
 pub(crate) fn ln_1p<T: Float, S: Simd<T>>(u: Lanes<T, S>) -> Lanes<T, S> {
-    let one = u.all(T::one());
-    let (w, error) = one.two_sum(u);
-    // The exponent field of w / 0.68, right because the fraction only carries into it.
-    let field_mask = u.all(T::infinity());
-    let field = w.int_add(one.int_sub(u.all(T::LEAST_SIGNIFICAND))) & field_mask;
-    let power_of_two = field.int_sub(one);
-    let k = exponent(field);
-    let m = w.int_sub(power_of_two);
-    // Far beyond the last place of w the 1 has no weight left, and 2^-k is no longer a number.
-    let has_weight = u.lt(u.all(power(T::FRACTION_BITS + 4)));
-    let c = has_weight.select(error * one.int_sub(power_of_two), u.all(T::zero()));
+    u.share(
+        #[inline(always)]
+        || {
+            let one = u.all(T::one());
+            let (w, error) = one.two_sum(u);
+            // The exponent field of w / 0.68, right because the fraction only carries into it.
+            let field_mask = u.all(T::infinity());
+            let field = w.int_add(one.int_sub(u.all(T::LEAST_SIGNIFICAND))) & field_mask;
+            let power_of_two = field.int_sub(one);
+            let k = exponent(field);
+            let m = w.int_sub(power_of_two);
+            // Far beyond the last place of w the 1 has no weight left, and 2^-k is no longer a number.
+            let has_weight = u.lt(u.all(power(T::FRACTION_BITS + 4)));
+            let c = has_weight.select(error * one.int_sub(power_of_two), u.all(T::zero()));
 
-    let (g, g_low) = (m - one).fast_two_sum(c);
-    let half = g * u.all(T::one() / (T::one() + T::one()));
-    let (square, square_low) = half.two_mul(g);
-    let (difference, rest) = g.fast_two_sum(-square);
-    let (sum, carry) = (k * u.all(T::LN2_SHORT)).fast_two_sum(difference);
+            let (g, g_low) = (m - one).fast_two_sum(c);
+            let half = g * u.all(T::one() / (T::one() + T::one()));
+            let (square, square_low) = half.two_mul(g);
+            let (difference, rest) = g.fast_two_sum(-square);
+            let (sum, carry) = (k * u.all(T::LN2_SHORT)).fast_two_sum(difference);
 
-    let cube = square * (g + g);
-    // g_low / (1 + g), by 1 - g + g^2 - g^3.
-    let low = g_low.mul_add(-(difference - square + cube), g_low);
-    let small = low + (rest - square_low);
-    let small = k.mul_add(u.all(T::LN2_REST), small) + carry;
-    let result = sum + cube.mul_add(polynomial(g, T::LN_1P_TAIL), small);
-    // Infinity and NaN have no reduced form; 0 keeps its sign.
-    (u.lt(u.all(T::infinity())) & !u.eq(u.all(T::zero()))).select(result, u)
+            let cube = square * (g + g);
+            // g_low / (1 + g), by 1 - g + g^2 - g^3.
+            let low = g_low.mul_add(-(difference - square + cube), g_low);
+            let small = low + (rest - square_low);
+            let small = k.mul_add(u.all(T::LN2_REST), small) + carry;
+            let result = sum + cube.mul_add(polynomial(g, T::LN_1P_TAIL), small);
+            // Infinity and NaN have no reduced form; 0 keeps its sign.
+            (u.lt(u.all(T::infinity())) & !u.eq(u.all(T::zero()))).select(result, u)
+        },
+    )
 }
 
 /// `2^n`.

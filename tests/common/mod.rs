@@ -292,8 +292,17 @@ pub(crate) fn every_op<T: Float>() -> Vec<Op<T>> {
         }),
         ("softmax", |c| write([c.x.len()], |[y]| softmax(c.matrix(c.x), c.matrix_mut(y)))),
         ("softmax_with", |c| {
-            let options = Softmax { empty: EmptyRow::Uniform };
+            let options = Softmax { empty: EmptyRow::Uniform, ..Softmax::default() };
             write([c.x.len()], |[y]| softmax_with(options, c.matrix(c.x), c.matrix_mut(y)))
+        }),
+        ("softmax_with, scaled and masked", |c| {
+            let (mask, bias) = (c.mask(), c.some_of_z(c.x.len()));
+            write([c.x.len()], |[y]| softmax_with(c.masked(&mask, &bias), c.matrix(c.x), c.matrix_mut(y)))
+        }),
+        ("softmax_in_place", |c| update([c.x], |[x]| softmax_in_place(Softmax::default(), c.matrix_mut(x)))),
+        ("softmax_in_place, scaled and masked", |c| {
+            let (mask, bias) = (c.mask(), c.some_of_z(c.x.len()));
+            update([c.x], |[x]| softmax_in_place(c.masked(&mask, &bias), c.matrix_mut(x)))
         }),
         ("softmax_backward", |c| {
             write([c.x.len(); 2], |[p, dx]| {
@@ -301,7 +310,25 @@ pub(crate) fn every_op<T: Float>() -> Vec<Op<T>> {
                 softmax_backward(c.matrix(p), c.matrix(c.y), c.matrix_mut(dx))
             })
         }),
+        ("softmax_backward_with", |c| {
+            let options = Softmax { scale: num(0.7), ..Softmax::default() };
+            write([c.x.len(); 2], |[p, dx]| {
+                softmax_with(options, c.matrix(c.x), c.matrix_mut(p))?;
+                softmax_backward_with(options, c.matrix(p), c.matrix(c.y), c.matrix_mut(dx))
+            })
+        }),
         ("log_softmax", |c| write([c.x.len()], |[y]| log_softmax(c.matrix(c.x), c.matrix_mut(y)))),
+        ("log_softmax_with", |c| {
+            let (mask, bias) = (c.mask(), c.some_of_z(c.x.len()));
+            write([c.x.len()], |[y]| log_softmax_with(c.masked(&mask, &bias), c.matrix(c.x), c.matrix_mut(y)))
+        }),
+        ("log_softmax_backward_with", |c| {
+            let options = Softmax { scale: num(0.7), ..Softmax::default() };
+            write([c.x.len(); 2], |[y, dx]| {
+                log_softmax_with(options, c.matrix(c.x), c.matrix_mut(y))?;
+                log_softmax_backward_with(options, c.matrix(y), c.matrix(c.y), c.matrix_mut(dx))
+            })
+        }),
         ("log_softmax_backward", |c| {
             write([c.x.len(); 2], |[y, dx]| {
                 log_softmax(c.matrix(c.x), c.matrix_mut(y))?;
@@ -311,6 +338,26 @@ pub(crate) fn every_op<T: Float>() -> Vec<Op<T>> {
         ("logsumexp", |c| write([c.rows], |[y]| logsumexp(c.matrix(c.x), y))),
         ("logsumexp_backward", |c| {
             write([c.x.len()], |[dx]| logsumexp_backward(c.matrix(c.x), &c.some_of_z(c.rows), c.matrix_mut(dx)))
+        }),
+        ("logsumexp_with", |c| {
+            let (mask, bias) = (c.mask(), c.some_of_z(c.x.len()));
+            write([c.rows], |[y]| logsumexp_with(c.masked(&mask, &bias), c.matrix(c.x), y))
+        }),
+        ("logsumexp_backward_with", |c| {
+            let (mask, bias) = (c.mask(), c.some_of_z(c.x.len()));
+            write([c.x.len()], |[dx]| {
+                let dy = c.some_of_z(c.rows);
+                logsumexp_backward_with(c.masked(&mask, &bias), c.matrix(c.x), &dy, c.matrix_mut(dx))
+            })
+        }),
+        ("logsumexp_weighted", |c| {
+            write([c.rows; 2], |[y, sign]| logsumexp_weighted(c.matrix(c.x), c.matrix(c.y), y, sign))
+        }),
+        ("logsumexp_weighted_backward", |c| {
+            write([c.x.len()], |[dx]| {
+                let dy = c.some_of_z(c.rows);
+                logsumexp_weighted_backward(c.matrix(c.x), c.matrix(c.y), &dy, c.matrix_mut(dx))
+            })
         }),
         ("cross_entropy", |c| {
             write([0], |[_]| cross_entropy(c.options(), c.matrix(c.x), &c.targets()).map(|loss| wide(loss.value)))
@@ -325,6 +372,56 @@ pub(crate) fn every_op<T: Float>() -> Vec<Op<T>> {
             write([c.x.len()], |[dx]| {
                 cross_entropy_with_gradient(options, c.matrix(c.x), &c.targets(), c.matrix_mut(dx))
                     .map(|loss| wide(loss.value))
+            })
+        }),
+        ("cross_entropy_in_place", |c| {
+            update([c.x], |[x]| {
+                cross_entropy_in_place(c.options(), c.matrix_mut(x), &c.targets()).map(|loss| wide(loss.value))
+            })
+        }),
+        ("cross_entropy, smooth and weighted", |c| {
+            let (mask, weights) = (c.mask(), c.some_of_z(c.cols).into_iter().map(T::abs).collect::<Vec<_>>());
+            let options = c.smooth(&mask, &weights);
+            write([c.x.len()], |[dx]| {
+                cross_entropy_with_gradient(options, c.matrix(c.x), &c.targets(), c.matrix_mut(dx))
+                    .map(|loss| wide(loss.value))
+            })
+        }),
+        ("cross_entropy, of probabilities", |c| {
+            let q = c.y.iter().map(|y| y.abs()).collect::<Vec<_>>();
+            write([c.x.len()], |[dx]| {
+                cross_entropy_with_gradient(CrossEntropy::default(), c.matrix(c.x), c.matrix(&q), c.matrix_mut(dx))
+                    .map(|loss| wide(loss.value))
+            })
+        }),
+        ("softmax_entropy", |c| write([c.rows], |[h]| softmax_entropy(c.matrix(c.x), h))),
+        ("softmax_entropy_backward", |c| {
+            write([c.x.len()], |[dx]| softmax_entropy_backward(c.matrix(c.x), &c.some_of_z(c.rows), c.matrix_mut(dx)))
+        }),
+        ("binary_cross_entropy", |c| {
+            write([0], |[_]| binary_cross_entropy(Reduction::Mean, c.x, c.y).map(|loss| wide(loss.value)))
+        }),
+        ("binary_cross_entropy_backward", |c| {
+            write([c.x.len()], |[dx]| binary_cross_entropy_backward(Reduction::Mean, c.x, c.y, c.g, dx))
+        }),
+        ("kl_divergence", |c| write([0], |[_]| kl_divergence(c.x, c.y).map(wide))),
+        ("kl_divergence_backward", |c| {
+            write([c.x.len(); 2], |[dp, dlog_q]| kl_divergence_backward(c.x, c.y, c.g, dp, dlog_q))
+        }),
+        ("row_max", |c| write([c.rows], |[y]| row_max(c.matrix(c.x), y))),
+        ("row_min", |c| write([c.rows], |[y]| row_min(c.matrix(c.x), y))),
+        ("row_max_backward", |c| {
+            write([c.x.len()], |[dx]| row_max_backward(c.matrix(c.x), &c.some_of_z(c.rows), c.matrix_mut(dx)))
+        }),
+        ("row_min_backward", |c| {
+            write([c.x.len()], |[dx]| row_min_backward(c.matrix(c.x), &c.some_of_z(c.rows), c.matrix_mut(dx)))
+        }),
+        ("row_argmax", |c| {
+            write([c.rows], |[columns]| {
+                let mut places = vec![0; c.rows];
+                let result = row_argmax(c.matrix(c.x), &mut places);
+                columns.iter_mut().zip(places).for_each(|(column, place)| *column = num(place as f64));
+                result
             })
         }),
         ("sgd", |c| {
@@ -359,9 +456,29 @@ impl<'a, T: Float> Case<'a, T> {
         z.iter().copied().cycle().take(len).collect()
     }
 
+    /// Every fifth element is masked.
+    fn mask(&self) -> Vec<bool> {
+        (0..self.x.len()).map(|i| i % 5 != 3).collect()
+    }
+
+    fn masked<'b>(&self, mask: &'b [bool], bias: &'b [T]) -> Softmax<'b, T> {
+        let mask = Some(MatRef::new(mask, self.rows, self.cols).expect("an element each"));
+        Softmax { scale: num(0.7), bias: Some(self.matrix(bias)), mask, causal: Some(3), ..Softmax::default() }
+    }
+
+    fn smooth<'b>(&self, mask: &'b [bool], weights: &'b [T]) -> CrossEntropy<'b, T> {
+        CrossEntropy {
+            smoothing: num(0.1),
+            weights: Some(weights),
+            z_loss: num(1e-3),
+            mask: Some(MatRef::new(mask, self.rows, self.cols).expect("an element each")),
+            ..CrossEntropy::default()
+        }
+    }
+
     /// Target 0 is ignored.
-    fn options(&self) -> CrossEntropy {
-        CrossEntropy { ignore: Some(0), reduction: Reduction::Mean }
+    fn options(&self) -> CrossEntropy<'_, T> {
+        CrossEntropy { ignore: Some(0), reduction: Reduction::Mean, ..CrossEntropy::default() }
     }
 
     fn targets(&self) -> Vec<u32> {

@@ -8,6 +8,7 @@ mod matmul;
 mod measure;
 mod products;
 mod report;
+mod rows;
 
 use std::env;
 use std::process::ExitCode;
@@ -30,12 +31,14 @@ enum Job {
     Matmul(Options),
     /// Norms, clipping, division and a step of an optimiser, in `f32` on one thread.
     Elementwise(Options),
+    /// Softmax and its kin on the rows of matrices, in `f32` on one thread.
+    Rows(Options),
 }
 
 impl Job {
     fn options(&self) -> &Options {
         match self {
-            Self::Matmul(options) | Self::Elementwise(options) => options,
+            Self::Matmul(options) | Self::Elementwise(options) | Self::Rows(options) => options,
         }
     }
 }
@@ -79,6 +82,7 @@ fn main() -> Result<ExitCode> {
     let failures = pool.install(|| match &job {
         Job::Matmul(options) => matmul::run(options),
         Job::Elementwise(options) => elementwise::run(options),
+        Job::Rows(options) => rows::run(options),
     })?;
     // Each has been reported where it was found.
     Ok(if failures == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })

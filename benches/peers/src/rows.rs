@@ -1,0 +1,257 @@
+//! Operations on the rows of a matrix, in `f32` on one thread.
+
+use std::cell::RefCell;
+use std::hint::black_box;
+
+use anyhow::{Result, ensure};
+use nanproof::{CrossEntropy, MatMut, MatRef};
+use rten_simd::SimdOp;
+use rten_vecmath::{LogSoftmax, MaxNum, Softmax, SumExpSub};
+
+use crate::Options;
+use crate::data::{Aligned, uniform};
+use crate::limits::Passes;
+use crate::measure::Contender;
+use crate::report::{Case, LIMIT, NANPROOF, Report};
+
+/// An operation from a matrix to one of the same shape, or to its first column.
+type Operation<'a> = Box<dyn Fn(Shape, &[f32], &mut [f32]) + 'a>;
+
+#[derive(Clone, Copy)]
+struct Shape {
+    rows: usize,
+    cols: usize,
+}
+
+impl Shape {
+    fn view(self, x: &[f32]) -> MatRef<'_, f32> {
+        MatRef::new(x, self.rows, self.cols).expect("as many elements as it says")
+    }
+
+    fn view_mut(self, x: &mut [f32]) -> MatMut<'_, f32> {
+        MatMut::new(x, self.rows, self.cols).expect("as many elements as it says")
+    }
+
+    /// A peer's function of a row, applied to all.
+    fn each_row(self, x: &[f32], y: &mut [f32], f: impl Fn(&mut [f32])) {
+        y.copy_from_slice(x);
+        y.chunks_exact_mut(self.cols).for_each(f);
+    }
+
+    /// A peer's number of a row, for all.
+    fn each_number(self, x: &[f32], y: &mut [f32], f: impl Fn(&[f32]) -> f32) {
+        x.chunks_exact(self.cols).zip(y).for_each(|(x, y)| *y = f(x));
+    }
+}
+
+/// A job on rows: how many bytes an element it must move, and who does it.
+struct Job<'a> {
+    name: &'static str,
+    bytes: usize,
+    shapes: &'static [(usize, usize)],
+    peers: Vec<(&'static str, Operation<'a>)>,
+}
+
+/// Rows short, long, and the vocabularies of language models.
+const SHAPES: &[(usize, usize)] = &[(4096, 64), (4096, 128), (1024, 1024), (64, 32_768), (8, 131_072), (1, 50_257)];
+
+/// Measures all cases; the number of wrong results.
+pub fn run(options: &Options) -> Result<usize> {
+    ensure!(options.threads == 1, "rows measures one thread");
+    let mut report = Report::new(options.csv, options.threads(), options.effort());
+    let mut failures = 0;
+    for job in jobs() {
+        for &(rows, cols) in job.shapes {
+            let name = format!("{} {rows}x{cols}", job.name);
+            if options.wants(&name) {
+                failures += measure(&mut report, name, &job, Shape { rows, cols });
+            }
+        }
+    }
+    report.finish();
+    Ok(failures)
+}
+
+fn jobs<'a>() -> Vec<Job<'a>> {
+    let one = &SHAPES[2..3];
+    vec![
+        Job { name: "softmax", bytes: 8, shapes: SHAPES, peers: softmaxes() },
+        Job { name: "log_softmax", bytes: 8, shapes: SHAPES, peers: log_softmaxes() },
+        Job { name: "logsumexp", bytes: 4, shapes: one, peers: logsumexps() },
+        Job { name: "softmax_backward", bytes: 12, shapes: SHAPES, peers: softmax_gradients() },
+        Job { name: "log_softmax_backward", bytes: 12, shapes: one, peers: log_softmax_gradients() },
+        Job { name: "cross_entropy and gradient", bytes: 8, shapes: &[(512, 32_768)], peers: cross_entropies() },
+    ]
+}
+
+fn measure(report: &mut Report, name: String, job: &Job<'_>, shape: Shape) -> usize {
+    let (rows, cols) = (shape.rows, shape.cols);
+    let work = (job.bytes * rows * cols) as f64;
+    let x = uniform::<f32>(rows * cols, 3);
+    let y = RefCell::new(Aligned::zeros(rows * cols));
+    let mut expected = vec![0.0; rows * cols];
+    job.peers[0].1(shape, &x, &mut expected);
+    let (mut failures, mut contenders) = (0, Vec::new());
+    for (peer, operation) in &job.peers {
+        let mut result = vec![0.0; rows * cols];
+        operation(shape, &x, &mut result);
+        let is_right = |(x, y): (&f32, &f32)| (x - y).abs() <= 1e-4 * y.abs().max(1e-3);
+        if let Some(i) = result.iter().zip(&expected).position(|pair| !is_right(pair)) {
+            eprintln!("ERROR: {name}: {peer} gives {} for {} at {i}; left out", result[i], expected[i]);
+            failures += 1;
+            continue;
+        }
+        let (x, y) = (&x, &y);
+        contenders.push(Contender::new(*peer, work, move || {
+            operation(shape, black_box(x), &mut y.borrow_mut());
+        }));
+    }
+    let Passes { read, copy, .. } = Passes::best();
+    contenders.push(Contender::new(LIMIT, work, || {
+        if job.bytes == 4 {
+            black_box(read(black_box(&x)));
+        } else {
+            copy(black_box(&x), &mut y.borrow_mut());
+        }
+    }));
+    report.measure(Case { name, work, unit: "GB/s", contenders });
+    failures
+}
+
+fn softmaxes<'a>() -> Vec<(&'static str, Operation<'a>)> {
+    vec![
+        (
+            NANPROOF,
+            Box::new(|shape, x, y| {
+                nanproof::softmax(shape.view(x), shape.view_mut(y)).expect("finite");
+            }),
+        ),
+        ("rten-vecmath", Box::new(|shape, x, y| shape.each_row(x, y, |y| drop(Softmax::new_mut(y).dispatch())))),
+        ("naive", Box::new(|shape, x, y| shape.each_row(x, y, naive_softmax))),
+    ]
+}
+
+fn naive_softmax(x: &mut [f32]) {
+    let max = x.iter().fold(f32::NEG_INFINITY, |max, &x| max.max(x));
+    x.iter_mut().for_each(|x| *x = (*x - max).exp());
+    let sum: f32 = x.iter().sum();
+    x.iter_mut().for_each(|x| *x /= sum);
+}
+
+fn log_softmaxes<'a>() -> Vec<(&'static str, Operation<'a>)> {
+    vec![
+        (
+            NANPROOF,
+            Box::new(|shape, x, y| {
+                nanproof::log_softmax(shape.view(x), shape.view_mut(y)).expect("finite");
+            }),
+        ),
+        ("rten-vecmath", Box::new(|shape, x, y| shape.each_row(x, y, |y| drop(LogSoftmax::new_mut(y).dispatch())))),
+        (
+            "naive",
+            Box::new(|shape, x, y| {
+                shape.each_row(x, y, |y| {
+                    let log = naive_logsumexp(y);
+                    y.iter_mut().for_each(|y| *y -= log);
+                });
+            }),
+        ),
+    ]
+}
+
+fn naive_logsumexp(x: &[f32]) -> f32 {
+    let max = x.iter().fold(f32::NEG_INFINITY, |max, &x| max.max(x));
+    max + x.iter().map(|&x| (x - max).exp()).sum::<f32>().ln()
+}
+
+fn logsumexps<'a>() -> Vec<(&'static str, Operation<'a>)> {
+    let by_rten = |x: &[f32]| {
+        let max = MaxNum::new(x).dispatch();
+        max + SumExpSub::new(x, max).dispatch().ln()
+    };
+    vec![
+        (NANPROOF, Box::new(|shape, x, y| nanproof::logsumexp(shape.view(x), &mut y[..shape.rows]).expect("finite"))),
+        ("rten-vecmath", Box::new(move |shape, x, y| shape.each_number(x, y, by_rten))),
+        ("naive", Box::new(|shape, x, y| shape.each_number(x, y, naive_logsumexp))),
+    ]
+}
+
+/// The gradient of softmax with `x` in the place of the probabilities and of their gradient.
+fn softmax_gradients<'a>() -> Vec<(&'static str, Operation<'a>)> {
+    vec![
+        (
+            NANPROOF,
+            Box::new(|shape, x, y| {
+                nanproof::softmax_backward(shape.view(x), shape.view(x), shape.view_mut(y)).expect("finite");
+            }),
+        ),
+        (
+            "naive",
+            Box::new(|shape, x, y| {
+                shape.each_row(x, y, |y| {
+                    let sum: f32 = y.iter().map(|y| y * y).sum();
+                    y.iter_mut().for_each(|y| *y *= *y - sum);
+                });
+            }),
+        ),
+    ]
+}
+
+/// The gradient of log-softmax with `x` in the place of the result and of its gradient.
+fn log_softmax_gradients<'a>() -> Vec<(&'static str, Operation<'a>)> {
+    vec![
+        (
+            NANPROOF,
+            Box::new(|shape, x, y| {
+                nanproof::log_softmax_backward(shape.view(x), shape.view(x), shape.view_mut(y)).expect("finite");
+            }),
+        ),
+        (
+            "naive",
+            Box::new(|shape, x, y| {
+                shape.each_row(x, y, |y| {
+                    let sum: f32 = y.iter().sum();
+                    y.iter_mut().for_each(|y| *y -= y.exp() * sum);
+                });
+            }),
+        ),
+    ]
+}
+
+/// The class of each row is its number, as far as there are classes.
+fn class(row: usize, cols: usize) -> usize {
+    row % cols
+}
+
+fn cross_entropies<'a>() -> Vec<(&'static str, Operation<'a>)> {
+    vec![
+        (
+            NANPROOF,
+            Box::new(|shape, x, y| {
+                let classes: Vec<u32> = (0..shape.rows).map(|row| class(row, shape.cols) as u32).collect();
+                let (logits, gradient) = (shape.view(x), shape.view_mut(y));
+                nanproof::cross_entropy_with_gradient(CrossEntropy::default(), logits, &classes, gradient)
+                    .expect("finite");
+            }),
+        ),
+        (
+            "rten-vecmath softmax",
+            Box::new(|shape, x, y| by_softmax(shape, x, y, |y| drop(Softmax::new_mut(y).dispatch()))),
+        ),
+        ("naive", Box::new(|shape, x, y| by_softmax(shape, x, y, naive_softmax))),
+    ]
+}
+
+/// The mean loss and its gradient, the way that a softmax alone allows.
+fn by_softmax(shape: Shape, x: &[f32], y: &mut [f32], softmax: impl Fn(&mut [f32])) {
+    shape.each_row(x, y, softmax);
+    let scale = 1.0 / shape.rows as f32;
+    let mut loss = 0.0;
+    for (row, p) in y.chunks_exact_mut(shape.cols).enumerate() {
+        let target = class(row, shape.cols);
+        loss -= p[target].ln();
+        p[target] -= 1.0;
+        p.iter_mut().for_each(|p| *p *= scale);
+    }
+    black_box(loss * scale);
+}

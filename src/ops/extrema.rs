@@ -1,0 +1,242 @@
+//! The largest and the smallest entry of each row of a matrix, where they are, and their gradients.
+
+use alloc::vec::Vec;
+
+use crate::error::{Error, Result, check_len, check_shape};
+use crate::finite::{Index, Operand, diagnose, overflow_or_invalid};
+use crate::float::Float;
+use crate::view::{MatMut, MatRef};
+
+/// The largest entry of each row: `y[i] = max(x[i, ..])`, exactly. A NaN in a row is its largest entry; the maximum of no
+/// entries is `-inf`, which is no fault.
+///
+/// `y` has an element for each row of `x`. Gradient: [`row_max_backward`].
+///
+/// # Errors
+/// [`Error::Shape`] if `y` has another length; [`Error::NonFinite`] if a result is NaN or infinite.
+///
+/// ```
+/// use nanproof::{MatRef, row_max};
+///
+/// let mut y = [0.0_f32; 2];
+/// row_max(MatRef::new(&[1.0, 3.0, f32::NEG_INFINITY, -2.0], 2, 2)?, &mut y)?;
+/// assert_eq!(y, [3.0, -2.0]);
+/// # Ok::<(), nanproof::Error>(())
+/// ```
+pub fn row_max<T: Float>(x: MatRef<'_, T>, y: &mut [T]) -> Result<()> {
+    extremes("row_max", End::Largest, x, y)
+}
+
+/// The smallest entry of each row: `y[i] = min(x[i, ..])`, exactly. A NaN in a row is its smallest entry; the minimum of
+/// no entries is `+inf`, which is no fault.
+///
+/// `y` has an element for each row of `x`. Gradient: [`row_min_backward`].
+///
+/// # Errors
+/// As [`row_max`].
+///
+/// ```
+/// use nanproof::{MatRef, row_min};
+///
+/// let mut y = [0.0_f64; 1];
+/// assert!(row_min(MatRef::new(&[1.0, f64::NAN], 1, 2)?, &mut y).is_err()); // says where
+/// assert!(y[0].is_nan());
+/// # Ok::<(), nanproof::Error>(())
+/// ```
+pub fn row_min<T: Float>(x: MatRef<'_, T>, y: &mut [T]) -> Result<()> {
+    extremes("row_min", End::Smallest, x, y)
+}
+
+/// The column of the first largest entry of each row or, where there is one, of the first NaN.
+///
+/// `columns` has an element for each row of `x`.
+///
+/// # Errors
+/// [`Error::Shape`] if `columns` has another length; [`Error::Argument`] if there are rows, and they have no entries;
+/// [`Error::NonFinite`] if an entry is NaN.
+///
+/// ```
+/// use nanproof::{MatRef, row_argmax};
+///
+/// let mut columns = [0; 2];
+/// row_argmax(MatRef::new(&[1.0_f32, 3.0, 3.0, -2.0, f32::INFINITY, 0.0], 2, 3)?, &mut columns)?;
+/// assert_eq!(columns, [1, 1]);
+/// # Ok::<(), nanproof::Error>(())
+/// ```
+pub fn row_argmax<T: Float>(x: MatRef<'_, T>, columns: &mut [usize]) -> Result<()> {
+    places("row_argmax", End::Largest, x, columns)
+}
+
+/// The column of the first smallest entry of each row or, where there is one, of the first NaN.
+///
+/// # Errors
+/// As [`row_argmax`].
+///
+/// ```
+/// use nanproof::{MatRef, row_argmin};
+///
+/// let mut columns = [0];
+/// row_argmin(MatRef::new(&[1.0_f32, -3.0, -3.0], 1, 3)?, &mut columns)?;
+/// assert_eq!(columns, [1]);
+/// # Ok::<(), nanproof::Error>(())
+/// ```
+pub fn row_argmin<T: Float>(x: MatRef<'_, T>, columns: &mut [usize]) -> Result<()> {
+    places("row_argmin", End::Smallest, x, columns)
+}
+
+/// The gradient of [`row_max`]: `dy[i]`, shared equally by the entries that are the largest of row `i`; 0 for the others.
+/// The shares are rounded once. Where there are NaNs they get NaN.
+///
+/// # Errors
+/// [`Error::Shape`] if the shapes do not fit; [`Error::NonFinite`] if a result is not finite.
+///
+/// ```
+/// use nanproof::{MatMut, MatRef, row_max_backward};
+///
+/// let mut dx = [0.0_f32; 3];
+/// row_max_backward(MatRef::new(&[2.0, 1.0, 2.0], 1, 3)?, &[5.0], MatMut::new(&mut dx, 1, 3)?)?;
+/// assert_eq!(dx, [2.5, 0.0, 2.5]);
+/// # Ok::<(), nanproof::Error>(())
+/// ```
+pub fn row_max_backward<T: Float>(x: MatRef<'_, T>, dy: &[T], dx: MatMut<'_, T>) -> Result<()> {
+    shares("row_max_backward", End::Largest, x, dy, dx)
+}
+
+/// The gradient of [`row_min`], as [`row_max_backward`] is that of [`row_max`].
+///
+/// # Errors
+/// As [`row_max_backward`].
+///
+/// ```
+/// use nanproof::{MatMut, MatRef, row_min_backward};
+///
+/// let mut dx = [0.0_f32; 3];
+/// row_min_backward(MatRef::new(&[2.0, 1.0, 2.0], 1, 3)?, &[5.0], MatMut::new(&mut dx, 1, 3)?)?;
+/// assert_eq!(dx, [0.0, 5.0, 0.0]);
+/// # Ok::<(), nanproof::Error>(())
+/// ```
+pub fn row_min_backward<T: Float>(x: MatRef<'_, T>, dy: &[T], dx: MatMut<'_, T>) -> Result<()> {
+    shares("row_min_backward", End::Smallest, x, dy, dx)
+}
+
+/// Which end of the numbers is looked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum End {
+    Largest,
+    Smallest,
+}
+
+impl End {
+    /// What every number is beyond, or equal to.
+    fn start<T: Float>(self) -> T {
+        match self {
+            Self::Largest => T::neg_infinity(),
+            Self::Smallest => T::infinity(),
+        }
+    }
+
+    /// The one of two numbers that is nearer to this end; `a` if one is NaN.
+    #[inline(always)]
+    fn nearer<T: Float>(self, a: T, b: T) -> T {
+        let is_nearer = match self {
+            Self::Largest => b > a,
+            Self::Smallest => b < a,
+        };
+        if is_nearer { b } else { a }
+    }
+
+    /// The extreme entry of a row; NaN if there is one.
+    fn of<T: Float>(self, row: &[T]) -> T {
+        // A lane each, so that the loop over them becomes vector instructions.
+        let (mut extremes, mut nans) = (T::fill(self.start()), T::fill(T::zero()));
+        let mut see = |block: &[T]| {
+            let lanes = extremes.as_mut().iter_mut().zip(nans.as_mut()).zip(block);
+            for ((extreme, nan), &x) in lanes {
+                *extreme = self.nearer(*extreme, x);
+                *nan = if x.is_nan() { x } else { *nan };
+            }
+        };
+        let (blocks, tail) = T::blocks(row);
+        blocks.iter().for_each(|block| see(block.as_ref()));
+        see(tail);
+        let nan = nans.as_ref().iter().find(|nan| nan.is_nan());
+        nan.copied().unwrap_or_else(|| extremes.as_ref().iter().fold(self.start(), |a, &b| self.nearer(a, b)))
+    }
+}
+
+/// Calls `f` with the number of each row and the row.
+fn each_row<T: Float>(x: MatRef<'_, T>, mut f: impl FnMut(usize, &[T])) {
+    let mut copy = Vec::new();
+    for i in 0..x.rows() {
+        match x.row(i) {
+            Some(row) => f(i, row),
+            None => {
+                copy.clear();
+                copy.extend(x.row_iter(i));
+                f(i, &copy);
+            }
+        }
+    }
+}
+
+fn extremes<T: Float>(operation: &'static str, end: End, x: MatRef<'_, T>, y: &mut [T]) -> Result<()> {
+    check_len(operation, "y", y.len(), x.rows(), "the number of rows of x")?;
+    each_row(x, |i, row| y[i] = end.of(row));
+    if x.cols() == 0 || y.iter().all(|y| y.is_finite()) {
+        return Ok(());
+    }
+    let is_met = |index, _| matches!(index, Index::Cell(i, _) if !y[i].is_finite());
+    let is_result = |index, x: T| matches!(index, Index::Cell(i, _) if x == y[i] || x.is_nan());
+    let inputs = [Operand::matrix("x", x).overlook(|index, x| !(is_met(index, x) && is_result(index, x)))];
+    diagnose(operation, inputs, [], overflow_or_invalid)
+}
+
+fn places<T: Float>(operation: &'static str, end: End, x: MatRef<'_, T>, columns: &mut [usize]) -> Result<()> {
+    check_len(operation, "columns", columns.len(), x.rows(), "the number of rows of x")?;
+    if x.cols() == 0 && x.rows() > 0 {
+        return Err(Error::Argument { operation, argument: "x", problem: "has rows without entries" });
+    }
+    let mut has_nan = false;
+    each_row(x, |i, row| {
+        let extreme = end.of(row);
+        let is_extreme = |x: &T| *x == extreme || x.is_nan() && extreme.is_nan();
+        columns[i] = row.iter().position(is_extreme).unwrap_or_default();
+        has_nan |= extreme.is_nan();
+    });
+    if !has_nan {
+        return Ok(());
+    }
+    let inputs = [Operand::matrix("x", x).overlook(|_, x| !x.is_nan())];
+    diagnose(operation, inputs, [], overflow_or_invalid)
+}
+
+fn shares<T: Float>(
+    operation: &'static str,
+    end: End,
+    x: MatRef<'_, T>,
+    dy: &[T],
+    mut dx: MatMut<'_, T>,
+) -> Result<()> {
+    check_len(operation, "dy", dy.len(), x.rows(), "the number of rows of x")?;
+    check_shape(operation, "dx", dx.shape(), x.shape(), "the shape of x")?;
+    let (mut shares, mut finite) = (Vec::new(), true);
+    each_row(x, |i, row| {
+        let extreme = end.of(row);
+        let ties = row.iter().filter(|&&x| x == extreme).count();
+        let share = dy[i] / T::from(ties.max(1)).unwrap_or_else(T::max_value);
+        finite &= row.is_empty() || share.is_finite() && !extreme.is_nan();
+        let share_of = |&x: &T| match x {
+            x if x.is_nan() => x,
+            x if x == extreme => share,
+            _ => T::zero(),
+        };
+        shares.clear();
+        shares.extend(row.iter().map(share_of));
+        dx.write_row(i, &shares);
+    });
+    if finite {
+        return Ok(());
+    }
+    let inputs = [Operand::matrix("x", x).overlook(|_, x| !x.is_nan()), Operand::slice("dy", dy)];
+    diagnose(operation, inputs, [Operand::matrix("dx", dx.as_ref())], overflow_or_invalid)
+}

@@ -1,0 +1,437 @@
+//! Rows of logits with options: masks, scales, biases, places; every form of the cross-entropy; entropies, divergences
+//! and extrema. Against the reference, or against a simpler call bit for bit.
+
+mod common;
+
+use common::{Kind, Rng, Worst, assert_same, data, mat, mat_mut, num, on_every_isa, report, same, wide};
+use nanproof::reference::{self, Wide};
+use nanproof::{
+    Class, CrossEntropy, Error, Float, Index, MatRef, Origin, Reduction, Softmax, Targets, binary_cross_entropy,
+    binary_cross_entropy_backward, cross_entropy, cross_entropy_backward, cross_entropy_in_place,
+    cross_entropy_with_gradient, kl_divergence, kl_divergence_backward, log_softmax, log_softmax_with, row_argmax,
+    row_argmin, row_max, row_max_backward, row_min, row_min_backward, softmax, softmax_backward, softmax_backward_with,
+    softmax_entropy, softmax_entropy_backward, softmax_in_place, softmax_with,
+};
+
+const SHAPES: [(usize, usize); 8] = [(1, 1), (2, 3), (3, 16), (4, 17), (2, 63), (2, 64), (3, 65), (2, 300)];
+
+/// The mask of a case: about a third is masked, row 1 wholly.
+fn some_mask(rows: usize, cols: usize) -> Vec<bool> {
+    let mut rng = Rng(5);
+    (0..rows * cols).map(|i| rng.below(3) > 0 && i / cols != 1).collect()
+}
+
+fn masks<T: Float>() {
+    let lowest = T::neg_infinity();
+    for (rows, cols) in SHAPES {
+        let (x, keep) = (data::<T>(1, Kind::Within(20.0), rows * cols), some_mask(rows, cols));
+        let causal = cols as isize / 2;
+        let kept = |at: usize| keep[at] && (at % cols) as isize <= (at / cols) as isize + causal;
+        let masked = (0..x.len()).map(|at| if kept(at) { x[at] } else { lowest }).collect::<Vec<_>>();
+        let hidden = (0..x.len()).map(|at| if kept(at) { x[at] } else { T::nan() }).collect::<Vec<_>>();
+        let options =
+            Softmax { mask: Some(MatRef::new(&keep, rows, cols).unwrap()), causal: Some(causal), ..Softmax::default() };
+        let context = format!("{rows} x {cols}");
+
+        let (mut want, mut got) = (vec![T::nan(); x.len()], vec![T::nan(); x.len()]);
+        let empty = softmax(mat(&masked, rows, cols), mat_mut(&mut want, rows, cols));
+        assert_eq!(softmax_with(options, mat(&hidden, rows, cols), mat_mut(&mut got, rows, cols)), empty, "{context}");
+        assert_same(&context, &got, &want);
+        assert!((0..x.len()).all(|at| kept(at) || got[at].is_zero()), "{context}");
+
+        let mut in_place = hidden.clone();
+        assert_eq!(softmax_in_place(options, mat_mut(&mut in_place, rows, cols)), empty, "{context}");
+        assert_same(format!("{context}, in place"), &in_place, &want);
+
+        let empty = log_softmax(mat(&masked, rows, cols), mat_mut(&mut want, rows, cols));
+        let found = log_softmax_with(options, mat(&hidden, rows, cols), mat_mut(&mut got, rows, cols));
+        assert_eq!(found, empty, "{context}");
+        assert_same(format!("{context}, logarithms"), &got, &want);
+    }
+}
+
+#[test]
+fn what_is_masked_is_not_read() {
+    everywhere!(masks);
+}
+
+fn scales_and_biases<T: Float>() {
+    for (rows, cols) in SHAPES {
+        let (x, bias) = (data::<T>(1, Kind::Within(20.0), rows * cols), data::<T>(2, Kind::Within(5.0), rows * cols));
+        let scale = num::<T>(0.7);
+        let read = x.iter().zip(&bias).map(|(&x, &bias)| x * scale + bias).collect::<Vec<_>>();
+        let options = Softmax { scale, bias: Some(mat(&bias, rows, cols)), ..Softmax::default() };
+
+        let (mut want, mut got) = (vec![T::nan(); x.len()], vec![T::nan(); x.len()]);
+        softmax(mat(&read, rows, cols), mat_mut(&mut want, rows, cols)).unwrap();
+        softmax_with(options, mat(&x, rows, cols), mat_mut(&mut got, rows, cols)).unwrap();
+        assert_same("scaled and biased", &got, &want);
+
+        // By columns, through views of the transposes.
+        let transpose = |x: &[T]| (0..x.len()).map(|i| x[i % rows * cols + i / rows]).collect::<Vec<T>>();
+        let mut columns = vec![T::nan(); x.len()];
+        let (x_t, bias_t) = (transpose(&x), transpose(&bias));
+        let options_t = Softmax { bias: Some(mat(&bias_t, cols, rows).t()), ..options };
+        softmax_with(options_t, mat(&x_t, cols, rows).t(), mat_mut(&mut columns, cols, rows).t()).unwrap();
+        assert_same("by columns", &transpose_back(&columns, rows, cols), &want);
+
+        let (p, dp) = (want, data::<T>(3, Kind::Within(1.0), x.len()));
+        let (mut plain, mut scaled) = (vec![T::nan(); x.len()], vec![T::nan(); x.len()]);
+        let quarter = Softmax { scale: num(0.25), ..Softmax::default() };
+        softmax_backward(mat(&p, rows, cols), mat(&dp, rows, cols), mat_mut(&mut plain, rows, cols)).unwrap();
+        let (p, dp) = (mat(&p, rows, cols), mat(&dp, rows, cols));
+        softmax_backward_with(quarter, p, dp, mat_mut(&mut scaled, rows, cols)).unwrap();
+        assert_same("gradient", &scaled, &plain.iter().map(|&dx| dx * num(0.25)).collect::<Vec<_>>());
+    }
+}
+
+fn transpose_back<T: Float>(x: &[T], rows: usize, cols: usize) -> Vec<T> {
+    (0..x.len()).map(|i| x[i % cols * rows + i / cols]).collect()
+}
+
+#[test]
+fn logits_are_scaled_and_biased_first() {
+    everywhere!(scales_and_biases);
+}
+
+fn faults_in_place<T: Float>() {
+    let (rows, cols) = (3, 37);
+    let clean = data::<T>(1, Kind::Within(20.0), rows * cols);
+    let targets = [4_u32, 0, 36];
+    for at in [0, 36, 50, 110] {
+        for bad in [T::nan(), T::infinity()] {
+            let mut x = clean.clone();
+            x[at] = bad;
+            let before = x.clone();
+            let found = report(softmax_in_place(Softmax::default(), mat_mut(&mut x, rows, cols)));
+            assert_eq!((found.index, found.origin), (Index::Cell(at / cols, at % cols), Origin::PassedIn));
+            assert_same("softmax", &x, &before);
+            let found = report(cross_entropy_in_place(CrossEntropy::default(), mat_mut(&mut x, rows, cols), &targets));
+            assert_eq!((found.operand, found.index), ("logits", Index::Cell(at / cols, at % cols)));
+            assert_same("cross-entropy", &x, &before);
+        }
+    }
+    // A scaled logit overflows, a loss is infinite.
+    let options = Softmax { scale: num(4.0), ..Softmax::default() };
+    let mut x = vec![T::max_value(), T::zero()];
+    let found = report(softmax_in_place(options, mat_mut(&mut x, 1, 2)));
+    assert_eq!((found.operand, found.class, found.origin), ("scale * x + bias", Class::PosInf, Origin::Overflow));
+    let mut y = x.clone();
+    let found = report(softmax_with(options, mat(&x, 1, 2), mat_mut(&mut y, 1, 2)));
+    assert_eq!((found.operand, found.index), ("scale * x + bias", Index::Cell(0, 0)));
+    let mut x = [T::zero(), T::neg_infinity()];
+    let found = report(cross_entropy_in_place(CrossEntropy::default(), mat_mut(&mut x, 1, 2), &[1]));
+    assert_eq!(found.origin, Origin::DivisionByZero);
+    assert_same("as it was", &x, &[T::zero(), T::neg_infinity()]);
+}
+
+#[test]
+fn a_fault_leaves_logits_in_place_as_they_were() {
+    everywhere!(faults_in_place);
+}
+
+/// Forms of the cross-entropy: options and targets.
+fn every_form<T: Float>(rows: usize, cols: usize, mut f: impl FnMut(&str, CrossEntropy<'_, T>, Targets<'_, T>)) {
+    let mut rng = Rng(7);
+    let classes = (0..rows).map(|_| rng.below(cols) as u32).collect::<Vec<_>>();
+    let mut keep = some_mask(rows, cols);
+    for (row, &class) in classes.iter().enumerate() {
+        keep[row * cols + class as usize] = true;
+    }
+    let weights = data::<T>(3, Kind::Within(2.0), cols).into_iter().map(T::abs).collect::<Vec<_>>();
+    let mut q = data::<T>(4, Kind::Within(1.0), rows * cols).into_iter().map(T::abs).collect::<Vec<_>>();
+    let total = q.iter().fold(T::zero(), |sum, &q| sum + q) / num(rows as f64);
+    q.iter_mut().zip(&keep).for_each(|(q, &keep)| *q = if keep { *q / total } else { T::zero() });
+    let (classes, q) = (Targets::Classes(&classes), Targets::Probabilities(mat(&q, rows, cols)));
+    let plain = CrossEntropy { ignore: Some(2), ..CrossEntropy::default() };
+    let mask = Some(MatRef::new(&keep, rows, cols).unwrap());
+    f("a mask", CrossEntropy { mask, ..plain }, classes);
+    f("smoothing", CrossEntropy { smoothing: num(0.1), ..plain }, classes);
+    f("smoothing under a mask", CrossEntropy { smoothing: num(0.1), mask, ..plain }, classes);
+    f("weights", CrossEntropy { weights: Some(&weights), ..plain }, classes);
+    f("z-loss", CrossEntropy { z_loss: num(1e-2), ..plain }, classes);
+    f("probabilities", CrossEntropy::default(), q);
+    let reduction = Reduction::Sum;
+    let all =
+        CrossEntropy { smoothing: num(0.2), weights: Some(&weights), z_loss: num(1e-3), mask, reduction, ..plain };
+    f("all of it", all, classes);
+    f("all of it, probabilities", all, q);
+}
+
+fn cross_entropies<T: Float>() {
+    let [mut value, mut gradient] = ["cross_entropy, of its bound", "its gradient, of its bound"].map(Worst::of::<T>);
+    let u = wide(T::epsilon()) / 2.0;
+    for (rows, cols) in SHAPES {
+        let x = data::<T>(1, Kind::Within(8.0), rows * cols);
+        every_form::<T>(rows, cols, |form, options, targets| {
+            let logits = mat(&x, rows, cols);
+            let want = reference::cross_entropy(options, logits, targets);
+            let want_gradient = reference::cross_entropy_backward(options, logits, targets, T::one());
+            on_every_isa(|isa| {
+                let context = format!("{isa}, {form}, {rows} x {cols}");
+                let loss = cross_entropy(options, logits, targets).expect(&context);
+                let error = (Wide::new(loss.value) - want).abs().to_f64();
+                value.meet(error / (8.0 * u * want.to_f64().max(1e-30)), || context.clone());
+
+                let mut dx = vec![T::nan(); x.len()];
+                let both = cross_entropy_with_gradient(options, logits, targets, mat_mut(&mut dx, rows, cols));
+                assert_eq!(both, Ok(loss), "{context}");
+                let largest = want_gradient.iter().fold(0.0_f64, |max, dx| max.max(dx.abs().to_f64()));
+                for (&dx, &want) in dx.iter().zip(&want_gradient) {
+                    let error = (Wide::new(dx) - want).abs().to_f64();
+                    gradient.meet(error / (8.0 * u * largest).max(1e-300), || context.clone());
+                }
+                let mut alone = vec![T::nan(); x.len()];
+                let dlogits = mat_mut(&mut alone, rows, cols);
+                cross_entropy_backward(options, logits, targets, T::one(), dlogits).expect(&context);
+                assert_same(&context, &alone, &dx);
+                let mut in_place = x.clone();
+                let found = cross_entropy_in_place(options, mat_mut(&mut in_place, rows, cols), targets);
+                assert_eq!(found, Ok(loss), "{context}");
+                assert_same(format!("{context}, in place"), &in_place, &dx);
+                let masked = |at: usize| options.mask.is_some_and(|mask| mask.get(at / cols, at % cols) == Some(false));
+                assert!((0..x.len()).all(|at| !masked(at) || dx[at].is_zero()), "{context}");
+            });
+        });
+    }
+    value.assert_at_most(1.0);
+    gradient.assert_at_most(1.0);
+}
+
+#[test]
+fn cross_entropy_in_every_form() {
+    cross_entropies::<f32>();
+    cross_entropies::<f64>();
+}
+
+#[test]
+fn cross_entropy_refuses_bad_options() {
+    let (x, mut dx) = ([0.0_f32; 6], [7.0_f32; 6]);
+    let mut check = |options: CrossEntropy<'_, f32>, argument: &str| {
+        let result = cross_entropy_with_gradient(options, mat(&x, 2, 3), &[0, 1], mat_mut(&mut dx, 2, 3));
+        match result {
+            Err(Error::Argument { argument: found, .. }) => assert_eq!(found, argument),
+            Err(Error::Shape { operand, .. }) => assert_eq!(operand, argument),
+            other => panic!("{argument}: {other:?}"),
+        }
+        assert_eq!(dx, [7.0; 6]);
+    };
+    let plain = CrossEntropy::default();
+    for smoothing in [-0.1, 1.1, f32::NAN] {
+        check(CrossEntropy { smoothing, ..plain }, "smoothing");
+    }
+    for z_loss in [-1.0, f32::INFINITY, f32::NAN] {
+        check(CrossEntropy { z_loss, ..plain }, "z_loss");
+    }
+    check(CrossEntropy { weights: Some(&[1.0, -1.0, 1.0]), ..plain }, "weights");
+    check(CrossEntropy { weights: Some(&[1.0]), ..plain }, "weights");
+    check(CrossEntropy { mask: Some(MatRef::new(&[true; 4], 2, 2).unwrap()), ..plain }, "mask");
+    let options = Softmax { scale: f32::NAN, ..Softmax::default() };
+    assert!(matches!(softmax_with(options, mat(&x, 2, 3), mat_mut(&mut dx, 2, 3)), Err(Error::Argument { .. })));
+    let options = Softmax { bias: Some(mat(&x, 3, 2)), ..Softmax::default() };
+    assert!(matches!(softmax_with(options, mat(&x, 2, 3), mat_mut(&mut dx, 2, 3)), Err(Error::Shape { .. })));
+}
+
+/// With a logit of `-inf` outside the target, smoothing over all classes is infinite, over those that count it is not.
+#[test]
+fn smoothing_and_impossible_classes() {
+    let x = [0.0_f64, f64::NEG_INFINITY];
+    let smooth = CrossEntropy { smoothing: 0.1, ..CrossEntropy::default() };
+    let found = report(cross_entropy(smooth, mat(&x, 1, 2), &[0]));
+    assert_eq!((found.class, found.origin), (Class::PosInf, Origin::DivisionByZero));
+    let mask = MatRef::new(&[true, false], 1, 2).unwrap();
+    let loss = cross_entropy(CrossEntropy { mask: Some(mask), ..smooth }, mat(&x, 1, 2), &[0]).unwrap();
+    assert_eq!(loss.value, 0.0);
+    assert_eq!(cross_entropy(CrossEntropy::default(), mat(&x, 1, 2), &[0]).unwrap().value, 0.0);
+}
+
+fn entropies<T: Float>() {
+    let [mut value, mut gradient] = ["softmax_entropy", "its gradient, of its bound"].map(Worst::of::<T>);
+    let u = wide(T::epsilon()) / 2.0;
+    for len in (0..70).chain([127, 128, 129, 300, 4096, 5000]) {
+        for (kind, seed) in [(Kind::Within(1.0), 1), (Kind::Within(30.0), 2), (Kind::Whole, 3)] {
+            let mut x = data::<T>(seed, kind, len);
+            if len > 5 {
+                x[len / 2] = T::neg_infinity();
+            }
+            let want = reference::softmax_entropy(&x);
+            let want_gradient = reference::softmax_entropy_backward(&x, num(-2.0));
+            let p = reference::softmax(&x);
+            let max = x.iter().fold(T::neg_infinity(), |max, &x| max.max(x));
+            let mean = (0..len).filter(|&i| x[i].is_finite()).map(|i| p[i].to_f64() * wide(max - x[i])).sum::<f64>();
+            on_every_isa(|isa| {
+                let context = format!("{isa}, {len} of {kind:?}");
+                let mut h = [T::nan()];
+                softmax_entropy(mat(&x, 1, len), &mut h).expect(&context);
+                value.compare(&h, &[want], &context);
+                let mut dx = vec![T::nan(); len];
+                softmax_entropy_backward(mat(&x, 1, len), &[num(-2.0)], mat_mut(&mut dx, 1, len)).expect(&context);
+                for i in 0..len {
+                    let error = (Wide::new(dx[i]) - want_gradient[i]).abs().to_f64();
+                    let bound = 5.0 * u * 2.0 * p[i].to_f64() * (wide(max - x[i]) + mean);
+                    let share = if error == 0.0 { 0.0 } else { error / (bound + 4.0 * wide(T::from_bits(1))) };
+                    gradient.meet(share, || context.clone());
+                }
+            });
+        }
+    }
+    value.assert_at_most(4.0);
+    gradient.assert_at_most(1.0);
+}
+
+#[test]
+fn entropy_of_logits() {
+    entropies::<f32>();
+    entropies::<f64>();
+}
+
+fn binary<T: Float>() {
+    let mut value = Worst::of::<T>("binary_cross_entropy");
+    let mut gradient = Worst::of::<T>("its gradient, sure targets");
+    let logits = [-1000.0, -100.0, -20.0, -1.0, -1e-3, -0.0, 0.0, 1e-3, 0.5, 3.0, 40.0, 100.0, 1e30].map(num::<T>);
+    for t in [0.0, 1.0, 0.25, 0.9].map(num::<T>) {
+        for x in logits.into_iter().chain(data(9, Kind::Within(30.0), 500)) {
+            on_every_isa(|isa| {
+                let context = format!("{isa}, {x:e}, {t:e}");
+                let loss = binary_cross_entropy(Reduction::Sum, &[x], &[t]).expect(&context);
+                value.compare(&[loss.value], &[reference::binary_cross_entropy(x, t)], &context);
+                let mut dx = [T::nan()];
+                binary_cross_entropy_backward(Reduction::Sum, &[x], &[t], num(-3.0), &mut dx).expect(&context);
+                let want = reference::binary_cross_entropy_backward(x, t, num(-3.0));
+                if t.is_zero() || t == T::one() {
+                    gradient.compare(&dx, &[want], &context);
+                } else {
+                    let error = (Wide::new(dx[0]) - want).abs().to_f64();
+                    assert!(error <= 3.0 * 3.0 * wide(T::epsilon()), "{context}: {error:e}");
+                }
+            });
+        }
+    }
+    value.assert_at_most(2.0);
+    gradient.assert_at_most(3.0);
+
+    let (inf, one, zero) = (T::infinity(), T::one(), T::zero());
+    let loss = |x, t| binary_cross_entropy(Reduction::Mean, &[x], &[t]);
+    assert_eq!(loss(-inf, zero).unwrap().value, zero);
+    assert_eq!(loss(inf, one).unwrap().value, zero);
+    assert_eq!(report(loss(inf, zero)).operand, "logits");
+    assert_eq!(report(loss(-inf, num(0.9))).class, Class::NegInf);
+    assert_eq!(binary_cross_entropy::<T>(Reduction::Mean, &[], &[]).unwrap().value, zero);
+    let mut dx = [T::nan(); 4];
+    let (x, t) = ([-inf, inf, -inf, inf], [zero, one, num(0.9), zero]);
+    binary_cross_entropy_backward(Reduction::Sum, &x, &t, one, &mut dx).unwrap();
+    assert_same("at infinity", &dx, &[zero, zero, num(-0.9), one]);
+}
+
+#[test]
+fn binary_cross_entropy_of_logits() {
+    binary::<f32>();
+    binary::<f64>();
+}
+
+fn divergences<T: Float>() {
+    let u = wide(T::epsilon()) / 2.0;
+    for len in [0, 1, 15, 16, 17, 100] {
+        let mut p = data::<T>(1, Kind::Within(1.0), len).into_iter().map(T::abs).collect::<Vec<_>>();
+        let log_q = data::<T>(2, Kind::Within(9.0), len).into_iter().map(|x| -x.abs()).collect::<Vec<_>>();
+        let mut hidden = log_q.clone();
+        if len > 3 {
+            (p[2], hidden[2]) = (T::zero(), T::nan());
+        }
+        let terms = p.iter().zip(&log_q).map(|(&p, &q)| reference::kl_divergence(p, q)).collect::<Vec<_>>();
+        let want = terms.iter().fold(Wide::new(0.0), |sum, &term| sum + term).to_f64();
+        let size = p
+            .iter()
+            .zip(&log_q)
+            .filter(|(p, _)| !p.is_zero())
+            .map(|(&p, &q)| wide(p) * (wide(p).ln().abs() + wide(q).abs()));
+        let bound = (4.0 * u) * size.sum::<f64>();
+        let found = kl_divergence(&p, &hidden).unwrap();
+        assert!((wide(found) - want).abs() <= bound + u * want.abs(), "{len}: {found} for {want}");
+        let (mut dp, mut dq) = (vec![T::nan(); len], vec![T::nan(); len]);
+        kl_divergence_backward(&p, &hidden, num(3.0), &mut dp, &mut dq).unwrap();
+        for i in 0..len {
+            let want = reference::kl_divergence_backward(p[i], log_q[i], num(3.0));
+            let size = if p[i].is_zero() { 0.0 } else { wide(p[i]).ln().abs() + 1.0 + wide(log_q[i]).abs() };
+            assert!((Wide::new(dp[i]) - want[0]).abs().to_f64() <= 12.0 * u * size, "{len}, {i}");
+            assert!((Wide::new(dq[i]) - want[1]).abs().to_f64() <= 4.0 * u * wide(p[i]), "{len}, {i}");
+        }
+    }
+    let impossible = kl_divergence(&[T::one()], &[T::neg_infinity()]);
+    assert_eq!(report(impossible).operand, "log_q");
+}
+
+#[test]
+fn kullback_leibler() {
+    everywhere!(divergences);
+}
+
+fn extrema<T: Float>() {
+    for (rows, cols) in SHAPES {
+        for kind in [Kind::Within(1.0), Kind::Whole, Kind::AnyFinite] {
+            let x = data::<T>(1, kind, rows * cols);
+            let dy = data::<T>(2, Kind::Within(1.0), rows);
+            let (mut max, mut min) = (vec![T::nan(); rows], vec![T::nan(); rows]);
+            let (mut high, mut low) = (vec![0; rows], vec![0; rows]);
+            let (mut dx, mut dx_min) = (vec![T::nan(); x.len()], vec![T::nan(); x.len()]);
+            row_max(mat(&x, rows, cols), &mut max).unwrap();
+            row_min(mat(&x, rows, cols), &mut min).unwrap();
+            row_argmax(mat(&x, rows, cols), &mut high).unwrap();
+            row_argmin(mat(&x, rows, cols), &mut low).unwrap();
+            row_max_backward(mat(&x, rows, cols), &dy, mat_mut(&mut dx, rows, cols)).unwrap();
+            row_min_backward(mat(&x, rows, cols), &dy, mat_mut(&mut dx_min, rows, cols)).unwrap();
+            for i in 0..rows {
+                let row = &x[i * cols..][..cols];
+                let want = row.iter().fold(row[0], |max, &x| if x > max { x } else { max });
+                assert!(max[i] == want && row.iter().all(|&x| min[i] <= x) && row.contains(&min[i]));
+                assert_eq!(Some(high[i]), row.iter().position(|&x| x == want));
+                assert_eq!(Some(low[i]), row.iter().position(|&x| x == min[i]));
+                let ties = row.iter().filter(|&&x| x == want).count();
+                for (j, &x) in row.iter().enumerate() {
+                    let share = if x == want { dy[i] / num(ties as f64) } else { T::zero() };
+                    assert!(same(dx[i * cols + j], share));
+                    assert_eq!(dx_min[i * cols + j].is_zero(), x != min[i] || dy[i].is_zero());
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn extrema_of_rows() {
+    everywhere!(extrema);
+}
+
+fn extrema_with_nan<T: Float>() {
+    for cols in [1, 2, 15, 16, 17, 40] {
+        for at in 0..cols {
+            let mut x = data::<T>(3, Kind::Within(1.0), cols);
+            x[at] = T::nan();
+            if at + 3 < cols {
+                x[at + 3] = T::nan();
+            }
+            let (mut y, mut column) = ([T::zero()], [usize::MAX]);
+            assert_eq!(report(row_max(mat(&x, 1, cols), &mut y)).index, Index::Cell(0, at));
+            assert!(y[0].is_nan());
+            assert_eq!(report(row_min(mat(&x, 1, cols), &mut y)).index, Index::Cell(0, at));
+            assert!(y[0].is_nan());
+            assert_eq!(report(row_argmax(mat(&x, 1, cols), &mut column)).index, Index::Cell(0, at));
+            assert_eq!(column, [at]);
+            assert!(row_argmin(mat(&x, 1, cols), &mut column).is_err());
+            assert_eq!(column, [at]);
+        }
+    }
+    let mut y = [T::zero(); 2];
+    row_max(mat(&[], 2, 0), &mut y).unwrap();
+    assert_eq!(y, [T::neg_infinity(); 2]);
+    assert!(row_argmax::<T>(mat(&[], 2, 0), &mut [0; 2]).is_err());
+    // More ties than a 16-bit number counts.
+    let (ones, mut dx) = (vec![T::one(); 70_000], vec![T::nan(); 70_000]);
+    row_max_backward(mat(&ones, 1, 70_000), &[T::one()], mat_mut(&mut dx, 1, 70_000)).unwrap();
+    assert!(dx.iter().all(|&dx| dx == T::one() / num(70_000.0)));
+}
+
+#[test]
+fn a_nan_is_the_extreme() {
+    everywhere!(extrema_with_nan);
+}
