@@ -10,8 +10,8 @@ use std::hint::black_box;
 use common::{bytes, group, quick, uniform};
 use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
 use nanproof::{
-    Adam, AdamW, Clipping, NormPartial, Sgd, check_finite, clip_by_global_norm, clip_by_global_norm_with, clip_by_norm,
-    dot, l2_norm, sum, unscale,
+    Adam, AdamW, Clipping, NormPartial, Sgd, TensorStats, check_finite, clip_by_global_norm, clip_by_global_norm_with,
+    clip_by_norm, dot, l2_norm, sum, unscale,
 };
 
 const LENGTHS: [usize; 2] = [1_000, 100_000];
@@ -56,6 +56,19 @@ mod naive {
         x.iter().map(|x| x * x).sum::<f32>().sqrt()
     }
 
+    /// Mean, deviation, largest magnitude and a histogram of exponents.
+    pub(super) fn statistics(x: &[f32]) -> (f64, f64, f32, Vec<u64>) {
+        let (mut sum, mut squares, mut largest, mut exponents) = (0.0, 0.0, 0.0_f32, vec![0; 256]);
+        for &x in x {
+            sum += f64::from(x);
+            squares += f64::from(x) * f64::from(x);
+            largest = largest.max(x.abs());
+            exponents[(x.to_bits() >> 23 & 255) as usize] += 1;
+        }
+        let mean = sum / x.len() as f64;
+        (mean, (squares / x.len() as f64 - mean * mean).sqrt(), largest, exponents)
+    }
+
     pub(super) fn clip_by_global_norm<X: AsMut<[f32]>>(tensors: &mut [X], max_norm: f32) {
         let squares: f32 = tensors.iter_mut().flat_map(|x| x.as_mut()).map(|x| *x * *x).sum();
         let scale = max_norm / squares.sqrt();
@@ -98,6 +111,16 @@ fn checks(c: &mut Criterion) {
         let mut group = group(c, format!("check_finite {len}"), bytes(1, len));
         group.bench_function("nanproof", |bencher| bencher.iter(|| check_finite(black_box(&x)).unwrap()));
         group.bench_function("naive", |bencher| bencher.iter(|| naive::all_finite(black_box(&x))));
+        group.bench_function("limit: read", |bencher| bencher.iter(|| limit::read(black_box(&x))));
+    }
+}
+
+fn statistics(c: &mut Criterion) {
+    for len in LENGTHS {
+        let x = uniform(len, -1.0_f32, 1.0, 1);
+        let mut group = group(c, format!("statistics {len}"), bytes(1, len));
+        group.bench_function("nanproof", |bencher| bencher.iter(|| TensorStats::of(black_box(&x)).unwrap()));
+        group.bench_function("naive", |bencher| bencher.iter(|| naive::statistics(black_box(&x))));
         group.bench_function("limit: read", |bencher| bencher.iter(|| limit::read(black_box(&x))));
     }
 }
@@ -210,6 +233,6 @@ fn clips_by_global_norm(c: &mut Criterion) {
 criterion_group! {
     name = benches;
     config = quick();
-    targets = sums, norms, checks, clips_by_norm, clips_by_global_norm, unscales, steps
+    targets = sums, norms, checks, statistics, clips_by_norm, clips_by_global_norm, unscales, steps
 }
 criterion_main!(benches);

@@ -3,6 +3,7 @@
 use alloc::boxed::Box;
 use core::fmt;
 
+use crate::diagnose::GradcheckMismatch;
 use crate::finite::NonFinite;
 use crate::isa::Isa;
 
@@ -54,6 +55,8 @@ pub enum Error {
     NonFinite(Box<NonFinite>),
     /// A gradient overflows although the [loss scale](crate::DynamicLossScale) is the smallest allowed.
     LossScale(Box<NonFinite>),
+    /// A gradient is not that of its function: the finding of [`gradcheck`](crate::gradcheck).
+    Gradient(Box<GradcheckMismatch>),
     /// `NANPROOF_ISA` names no instruction set of this CPU.
     Isa(Isa),
     /// The name of an instruction set, from `NANPROOF_ISA` perhaps, that is none.
@@ -99,6 +102,7 @@ impl fmt::Display for Error {
             Self::LossScale(report) => {
                 write!(f, "the loss scale is the smallest allowed and a gradient still overflows: {report}")
             }
+            Self::Gradient(mismatch) => mismatch.fmt(f),
             Self::Isa(isa) => write!(f, "NANPROOF_ISA={isa}: this CPU does not have it; it has {}", Available),
             Self::UnknownIsa(name) => write!(f, "NANPROOF_ISA={name}: no instruction set; this CPU has {}", Available),
         }

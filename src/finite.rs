@@ -23,9 +23,19 @@ use crate::view::MatRef;
 /// let mut y = [0.0_f32; 4];
 /// let error = softmax(MatRef::new(&x, 2, 2)?, MatMut::new(&mut y, 2, 2)?).unwrap_err();
 /// assert_eq!(error.to_string(), "softmax: x[0, 1] is NaN, passed in; 1 of 4 elements is not finite");
+///
+/// // A matrix product that overflows names the largest term of the sum.
+/// let (a, b) = ([1.0_f32, 1e30, 2.0], [1.0_f32, 1e20, 3.0]);
+/// let (a, b) = (MatRef::new(&a, 1, 3)?, MatRef::new(&b, 3, 1)?);
+/// let error = nanproof::matmul(a, b, MatMut::new(&mut [0.0], 1, 1)?).unwrap_err();
+/// assert_eq!(
+///     error.to_string(),
+///     "matmul: c[0, 0] is +Inf, born here: overflow, largest term a[0, 1] * b[1, 0] = 1.0e30 * 1.0e20"
+/// );
 /// # Ok::<(), nanproof::Error>(())
 /// ```
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct NonFinite {
     /// The operation that found it.
@@ -40,10 +50,47 @@ pub struct NonFinite {
     pub counts: Counts,
     /// Where it came from.
     pub origin: Origin,
+    /// If a matrix product overflowed: the largest term of the sum that did.
+    pub largest_term: Option<Term>,
+}
+
+/// A term of a sum of products.
+///
+/// ```
+/// use nanproof::{Error, MatMut, MatRef, matmul};
+///
+/// let (a, b) = ([1e30_f32, 1.0], [1e30_f32, 1.0]);
+/// let result = matmul(MatRef::new(&a, 1, 2)?, MatRef::new(&b, 2, 1)?, MatMut::new(&mut [0.0], 1, 1)?);
+/// let Err(Error::NonFinite(report)) = result else { panic!("it overflows") };
+/// let [left, right] = report.largest_term.unwrap().factors;
+/// assert_eq!((left.operand, left.row, left.col), ("a", 0, 0));
+/// assert_eq!((right.operand, right.row, right.col), ("b", 0, 0));
+/// # Ok::<(), nanproof::Error>(())
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+pub struct Term {
+    /// What is multiplied.
+    pub factors: [Factor; 2],
+}
+
+/// An element of a matrix that is a factor of a [`Term`].
+#[derive(Clone, Copy, Debug, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+pub struct Factor {
+    /// The operand.
+    pub operand: &'static str,
+    /// Its row; in a batch, that of the matrix which the report names.
+    pub row: usize,
+    /// Its column.
+    pub col: usize,
+    /// Its value.
+    pub value: f64,
 }
 
 /// The place of an element in the caller's operand.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub enum Index {
     /// The operand is one number.
@@ -60,6 +107,7 @@ pub enum Index {
 
 /// What a number that is not finite is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 pub enum Class {
     /// Not a number.
     Nan,
@@ -71,6 +119,7 @@ pub enum Class {
 
 /// How many elements of an operand are not finite, by class.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct Counts {
     /// NaNs.
@@ -85,6 +134,7 @@ pub struct Counts {
 
 /// Where a NaN or an infinity came from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub enum Origin {
     /// It was there already: the report's operand is an input.
@@ -95,6 +145,22 @@ pub enum Origin {
     DivisionByZero,
     /// No number is the answer, as for Inf - Inf or 0 / 0.
     Invalid,
+}
+
+impl NonFinite {
+    /// Whether the operation made it of finite operands; if not, it was passed in.
+    ///
+    /// ```
+    /// use nanproof::{Error, check_finite, sum};
+    ///
+    /// let is_born_here = |error| matches!(error, Error::NonFinite(report) if report.is_born_here());
+    /// assert!(is_born_here(sum(&[f32::MAX; 2]).unwrap_err()));
+    /// assert!(!is_born_here(check_finite(&[f32::NAN]).unwrap_err()));
+    /// ```
+    #[must_use]
+    pub fn is_born_here(&self) -> bool {
+        self.origin != Origin::PassedIn
+    }
 }
 
 impl Class {
@@ -210,7 +276,8 @@ impl<'a, T: Float> Operand<'a, T> {
             }
         }
         let (index, class) = first?;
-        Some(NonFinite { operation, operand: self.name, index, class, counts, origin: origin(index, class) })
+        let origin = origin(index, class);
+        Some(NonFinite { operation, operand: self.name, index, class, counts, origin, largest_term: None })
     }
 }
 
@@ -240,13 +307,30 @@ pub(crate) fn overflow_or_invalid(_: Index, class: Class) -> Origin {
 
 impl fmt::Display for NonFinite {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { operation, operand, index, class, counts, origin } = self;
+        let Self { operation, operand, index, class, counts, origin, largest_term } = self;
         write!(f, "{operation}: {operand}{index} is {class}, {origin}")?;
+        if let Some(term) = largest_term {
+            write!(f, ", largest term {term}")?;
+        }
         match (counts.total(), counts.len) {
             (_, 1) => Ok(()),
             (1, len) => write!(f, "; 1 of {len} elements is not finite"),
             (total, len) => write!(f, "; {total} of {len} elements are not finite"),
         }
+    }
+}
+
+impl fmt::Display for Term {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [left, right] = &self.factors;
+        write!(f, "{left} * {right} = {:.1e} * {:.1e}", left.value, right.value)
+    }
+}
+
+/// The operand and the element, without the value.
+impl fmt::Display for Factor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}[{}, {}]", self.operand, self.row, self.col)
     }
 }
 

@@ -3,6 +3,7 @@
 
 use alloc::vec::Vec;
 
+use crate::diagnose::Survey;
 use crate::error::Result;
 use crate::float::Float;
 use crate::gemm::Gemm;
@@ -161,6 +162,7 @@ compile!(
     MaxAbs<'a, Self>,
     Sum<'a, Self>,
     SumOfSquares<'a, Self>,
+    Survey<'a, Self>,
     Elementwise<'a, Self, BinaryCrossEntropy, 2, 1>,
     Elementwise<'a, Self, BinaryCrossEntropyBackward<Self>, 2, 1>,
     Elementwise<'a, Self, Clamp<Self>, 0, 1>,

@@ -54,7 +54,10 @@
 //! | bounded rows of gradients | [`clip_rows_by_norm`], [`clip_unitwise`] | |
 //! | gradients in mixed precision | [`unscale`], [`DynamicLossScale`] | |
 //! | a step of training | [`Sgd`], [`Adam`], [`AdamW`] | |
-//! | whether all is finite | [`check_finite`] | |
+//! | whether all is finite | [`check_finite`], [`check_operation`] | |
+//! | where a NaN comes from | [`FaultLog`], [`NonFinite`], the [`guide`] | |
+//! | what gradients hold, and which explode or vanish | [`GradientLog`], [`TensorStats`] | |
+//! | whether a gradient is right | | [`gradcheck`](gradcheck()) |
 //!
 //! Functions named `_with` take options; `_backward` takes what the forward function saved, the upstream gradient, and
 //! the place of the result, in this order. Results go to slices and views of the caller: nothing large is allocated.
@@ -71,11 +74,15 @@
 //!   `alloc` alone.
 //! - `rayon`: large calls are split over the threads of the caller's current rayon pool, with the same bits.
 //! - `half`: tensors of `half::bf16` and `half::f16` as operands of [`matmul_mixed`].
-//! - `serde`: the state of [`DynamicLossScale`] can be saved and restored.
+//! - `serde`: the state of [`DynamicLossScale`] can be saved and restored; reports, statistics and records can be
+//!   serialised, and [`GradientLog`] writes lines of JSON.
+//! - `tracing`: faults, records and flags are events of the crate `tracing`.
+//! - `html`: [`GradientLog`] draws a page with plots.
 #![cfg_attr(not(feature = "std"), no_std)]
 
 extern crate alloc;
 
+mod diagnose;
 mod error;
 mod exact;
 mod finite;
@@ -96,10 +103,13 @@ mod storage;
 mod sweep;
 mod view;
 
+#[cfg(feature = "std")]
+pub mod guide;
 pub mod reference;
 
+pub use diagnose::*;
 pub use error::{Error, Result, Shape};
-pub use finite::{Class, Counts, Index, NonFinite, Origin};
+pub use finite::{Class, Counts, Factor, Index, NonFinite, Origin, Term};
 pub use float::Float;
 pub use isa::Isa;
 pub use ops::*;

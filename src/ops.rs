@@ -28,7 +28,7 @@ pub(crate) mod sum;
 
 pub use activation::{relu, relu_backward, tanh, tanh_backward};
 pub use batched::{matmul_batched, matmul_batched_with};
-pub use check::check_finite;
+pub use check::{check_finite, check_operation};
 pub use clip::{
     Clip, Clipping, OnFault, clip_by_global_norm, clip_by_global_norm_with, clip_by_norm, clip_by_rms, clip_by_value,
     clip_by_value_backward, clip_rows_by_norm, clip_unitwise, unscale,

@@ -1,6 +1,8 @@
 //! [`Scaled`], a number with an exponent of its own, and sums in arithmetic wide enough that nothing overflows on the
 //! way: what the cold paths compute with.
 
+use core::cmp::Ordering;
+
 use crate::float::Float;
 use crate::kernel::Join;
 use crate::reduce::TwoTerm;
@@ -33,6 +35,12 @@ impl<T: Float> Scaled<T> {
     /// The number itself, rounded where it is subnormal; infinite where it is too large.
     pub(crate) fn value(self) -> T {
         ldexp(self.mantissa, self.exponent)
+    }
+
+    /// Which magnitude is the larger, of numbers that are finite.
+    pub(crate) fn compare_magnitude(self, b: Self) -> Ordering {
+        let key = |x: Self| (!x.is_zero(), x.exponent);
+        key(self).cmp(&key(b)).then(self.mantissa.abs().to_bits().cmp(&b.mantissa.abs().to_bits()))
     }
 
     pub(crate) fn div(self, b: Self) -> Self {

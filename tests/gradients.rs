@@ -3,38 +3,27 @@
 
 mod common;
 
-use approx::assert_relative_eq;
 use common::{Kind, assert_same, data, mat, mat_mut, num, nums};
 use nanproof::{
-    CrossEntropy, Float, Reduction, Safe, clip_by_value, clip_by_value_backward, cross_entropy, cross_entropy_backward,
-    dot, dot_backward, l2_norm, l2_norm_backward, log_softmax, log_softmax_backward, logsumexp, logsumexp_backward,
-    matmul, matmul_backward, relu, relu_backward, safe_div, safe_div_backward, safe_ln, safe_ln_backward, safe_pow,
-    safe_pow_backward, safe_recip, safe_recip_backward, safe_rsqrt, safe_rsqrt_backward, safe_sqrt, safe_sqrt_backward,
-    softmax, softmax_backward, sum, sum_backward, tanh, tanh_backward, xlog1py, xlog1py_backward, xlogy,
-    xlogy_backward,
+    CrossEntropy, Float, Gradcheck, Reduction, Safe, clip_by_value, clip_by_value_backward, cross_entropy,
+    cross_entropy_backward, dot, dot_backward, gradcheck, l2_norm, l2_norm_backward, log_softmax, log_softmax_backward,
+    logsumexp, logsumexp_backward, matmul, matmul_backward, relu, relu_backward, safe_div, safe_div_backward, safe_ln,
+    safe_ln_backward, safe_pow, safe_pow_backward, safe_recip, safe_recip_backward, safe_rsqrt, safe_rsqrt_backward,
+    safe_sqrt, safe_sqrt_backward, softmax, softmax_backward, sum, sum_backward, tanh, tanh_backward, xlog1py,
+    xlog1py_backward, xlogy, xlogy_backward,
 };
 
-/// The gradient of `f` at `x`, with an error of about `h^4`.
-fn differences(x: &[f64], mut f: impl FnMut(&[f64]) -> f64) -> Vec<f64> {
-    let h = 1e-3;
-    let mut at = x.to_vec();
-    let gradient = |i: usize| {
-        let mut moved = |by: f64| {
-            at[i] = x[i] + by;
-            let value = f(&at);
-            at[i] = x[i];
-            value
-        };
-        (8.0 * (moved(h) - moved(-h)) - (moved(2.0 * h) - moved(-2.0 * h))) / (12.0 * h)
-    };
-    (0..x.len()).map(gradient).collect()
+/// Compares with the differences of the function.
+#[track_caller]
+fn check(x: &[f64], gradient: &[f64], f: impl FnMut(&[f64]) -> f64) {
+    check_within(Gradcheck { relative: 5e-9, absolute: 5e-10 }, x, gradient, f);
 }
 
 #[track_caller]
-fn assert_close(got: &[f64], want: &[f64]) {
-    assert_eq!(got.len(), want.len());
-    for (got, want) in got.iter().zip(want) {
-        assert_relative_eq!(got, want, epsilon = 1e-9, max_relative = 1e-8);
+fn check_within(options: Gradcheck, x: &[f64], gradient: &[f64], f: impl FnMut(&[f64]) -> f64) {
+    match gradcheck(options, x, gradient, f) {
+        Ok(agreement) => assert_eq!((agreement.smooth, agreement.kinks, agreement.poles), (x.len(), 0, 0)),
+        Err(error) => panic!("{error}"),
     }
 }
 
@@ -59,9 +48,9 @@ fn maps() {
     let dy = sample(2);
     let mut dx = vec![f64::NAN; x.len()];
     relu_backward(&x, &dy, &mut dx).expect("finite");
-    assert_close(&dx, &differences(&x, |x| weighted(&dy, |y| relu(x, y))));
+    check(&x, &dx, |x| weighted(&dy, |y| relu(x, y)));
     tanh_backward(&x, &dy, &mut dx).expect("finite");
-    assert_close(&dx, &differences(&x, |x| weighted(&dy, |y| tanh(x, y))));
+    check(&x, &dx, |x| weighted(&dy, |y| tanh(x, y)));
     clip_by_value_backward(&x, 0.9, &dy, &mut dx).expect("finite");
     let clipped = |x: &[f64]| {
         weighted(&dy, |y| {
@@ -69,7 +58,7 @@ fn maps() {
             clip_by_value(y, 0.9).map(drop)
         })
     };
-    assert_close(&dx, &differences(&x, clipped));
+    check(&x, &dx, clipped);
 }
 
 #[test]
@@ -78,9 +67,9 @@ fn quotients() {
     let b = sample(4).into_iter().map(|b| b + 0.5_f64.copysign(b)).collect::<Vec<_>>();
     let (mut da, mut db) = (vec![f64::NAN; a.len()], vec![f64::NAN; a.len()]);
     safe_div_backward(&a, &b, &g, &mut da, &mut db).expect("finite");
-    assert_close(&da, &differences(&a, |a| weighted(&g, |q| safe_div(a, &b, q).map(drop))));
-    let want = differences(&b, |b| weighted(&g, |q| safe_div(&a, b, q).map(drop)));
-    db.iter().zip(want).for_each(|(db, want)| assert_relative_eq!(*db, want, epsilon = 1e-8, max_relative = 1e-7));
+    check(&a, &da, |a| weighted(&g, |q| safe_div(a, &b, q).map(drop)));
+    let wider = Gradcheck { relative: 5e-8, absolute: 5e-9 };
+    check_within(wider, &b, &db, |b| weighted(&g, |q| safe_div(&a, b, q).map(drop)));
 }
 
 #[test]
@@ -88,12 +77,12 @@ fn sums_and_norms() {
     let (x, y) = (sample(6), sample(7));
     let (mut dx, mut dy) = (vec![f64::NAN; x.len()], vec![f64::NAN; x.len()]);
     sum_backward(1.7, &mut dx).expect("finite");
-    assert_close(&dx, &differences(&x, |x| 1.7 * sum(x).expect("finite")));
+    check(&x, &dx, |x| 1.7 * sum(x).expect("finite"));
     dot_backward(&x, &y, -1.3, &mut dx, &mut dy).expect("finite");
-    assert_close(&dx, &differences(&x, |x| -1.3 * dot(x, &y).expect("finite")));
-    assert_close(&dy, &differences(&y, |y| -1.3 * dot(&x, y).expect("finite")));
+    check(&x, &dx, |x| -1.3 * dot(x, &y).expect("finite"));
+    check(&y, &dy, |y| -1.3 * dot(&x, y).expect("finite"));
     l2_norm_backward(&x, 2.5, &mut dx).expect("finite");
-    assert_close(&dx, &differences(&x, |x| 2.5 * l2_norm(x).expect("finite")));
+    check(&x, &dx, |x| 2.5 * l2_norm(x).expect("finite"));
 }
 
 #[test]
@@ -110,7 +99,7 @@ fn guarded_functions() {
     let mut dx = vec![f64::NAN; x.len()];
     for (forward, backward) in functions {
         backward(Safe::default(), &x, &g, &mut dx).expect("finite");
-        assert_close(&dx, &differences(&x, |x| weighted(&g, |y| forward(Safe::default(), x, y).map(drop))));
+        check(&x, &dx, |x| weighted(&g, |y| forward(Safe::default(), x, y).map(drop)));
     }
 }
 
@@ -136,8 +125,8 @@ fn powers_and_logarithms() {
     for (forward, backward) in functions {
         let (mut dx, mut dy) = (vec![f64::NAN; x.len()], vec![f64::NAN; x.len()]);
         backward(&x, &y, &g, &mut dx, &mut dy).expect("finite");
-        assert_close(&dx, &differences(&x, |x| weighted(&g, |z| forward(x, &y, z).map(drop))));
-        assert_close(&dy, &differences(&y, |y| weighted(&g, |z| forward(&x, y, z).map(drop))));
+        check(&x, &dx, |x| weighted(&g, |z| forward(x, &y, z).map(drop)));
+        check(&y, &dy, |y| weighted(&g, |z| forward(&x, y, z).map(drop)));
     }
     // A second operand that counts for every row.
     for (forward, backward) in &functions[1..] {
@@ -145,8 +134,8 @@ fn powers_and_logarithms() {
             let y = &y[..cols];
             let (mut dx, mut dy) = (vec![f64::NAN; x.len()], vec![f64::NAN; cols]);
             backward(&x, y, &g, &mut dx, &mut dy).expect("finite");
-            assert_close(&dx, &differences(&x, |x| weighted(&g, |z| forward(x, y, z).map(drop))));
-            assert_close(&dy, &differences(y, |y| weighted(&g, |z| forward(&x, y, z).map(drop))));
+            check(&x, &dx, |x| weighted(&g, |z| forward(x, y, z).map(drop)));
+            check(y, &dy, |y| weighted(&g, |z| forward(&x, y, z).map(drop)));
         }
     }
 }
@@ -159,20 +148,20 @@ fn rows_of_logits() {
     softmax(view, mat_mut(&mut y, ROWS, COLS)).expect("finite");
     softmax_backward(mat(&y, ROWS, COLS), mat(&dy, ROWS, COLS), mat_mut(&mut dx, ROWS, COLS)).expect("finite");
     let f = |x: &[f64]| weighted(&dy, |y| softmax(mat(x, ROWS, COLS), mat_mut(y, ROWS, COLS)).map(drop));
-    assert_close(&dx, &differences(&x, f));
+    check(&x, &dx, f);
     log_softmax(view, mat_mut(&mut y, ROWS, COLS)).expect("finite");
     log_softmax_backward(mat(&y, ROWS, COLS), mat(&dy, ROWS, COLS), mat_mut(&mut dx, ROWS, COLS)).expect("finite");
     let f = |x: &[f64]| weighted(&dy, |y| log_softmax(mat(x, ROWS, COLS), mat_mut(y, ROWS, COLS)).map(drop));
-    assert_close(&dx, &differences(&x, f));
+    check(&x, &dx, f);
     logsumexp_backward(view, &dy[..ROWS], mat_mut(&mut dx, ROWS, COLS)).expect("finite");
-    assert_close(&dx, &differences(&x, |x| weighted(&dy[..ROWS], |y| logsumexp(mat(x, ROWS, COLS), y))));
+    check(&x, &dx, |x| weighted(&dy[..ROWS], |y| logsumexp(mat(x, ROWS, COLS), y)));
     for (reduction, targets) in
         [(Reduction::Mean, [0, 99, 10]), (Reduction::Sum, [5, 5, 99]), (Reduction::Mean, [99; 3])]
     {
         let options = CrossEntropy { ignore: Some(99), reduction, ..CrossEntropy::default() };
         cross_entropy_backward(options, view, &targets, 0.7, mat_mut(&mut dx, ROWS, COLS)).expect("finite");
         let f = |x: &[f64]| 0.7 * cross_entropy(options, mat(x, ROWS, COLS), &targets).expect("finite").value;
-        assert_close(&dx, &differences(&x, f));
+        check(&x, &dx, f);
     }
 }
 
@@ -184,8 +173,8 @@ fn products() {
     let (mut da, mut db) = (vec![f64::NAN; m * k], vec![f64::NAN; k * n]);
     matmul_backward(mat(&a, m, k), mat(&b, k, n), mat(&dc, m, n), mat_mut(&mut da, m, k), mat_mut(&mut db, k, n))
         .expect("finite");
-    assert_close(&da, &differences(&a, |a| weighted(&dc, |c| matmul(mat(a, m, k), mat(&b, k, n), mat_mut(c, m, n)))));
-    assert_close(&db, &differences(&b, |b| weighted(&dc, |c| matmul(mat(&a, m, k), mat(b, k, n), mat_mut(c, m, n)))));
+    check(&a, &da, |a| weighted(&dc, |c| matmul(mat(a, m, k), mat(&b, k, n), mat_mut(c, m, n))));
+    check(&b, &db, |b| weighted(&dc, |c| matmul(mat(&a, m, k), mat(b, k, n), mat_mut(c, m, n))));
 }
 
 /// Where there is no derivative, or a convention: the subgradient of least norm, exactly.

@@ -27,6 +27,36 @@ pub fn check_finite<T: Float>(x: &[T]) -> Result<()> {
     diagnose("check_finite", [Operand::slice("x", x)], [], overflow_or_invalid)
 }
 
+/// The same check and the same report for an operation of your own: looks through its outputs, and if they are not
+/// finite, says whether that was passed in or born there.
+///
+/// `inputs` and `outputs` are slices with the names that the report uses. Inputs are looked at only if an output is not
+/// finite; give those that the operation reads. What is born is [`Origin::Invalid`](crate::Origin::Invalid) if it is
+/// NaN, else [`Origin::Overflow`](crate::Origin::Overflow): a division by zero is not told from an overflow.
+///
+/// # Errors
+/// [`Error::NonFinite`](crate::Error::NonFinite) if an element of an output is not finite.
+///
+/// ```
+/// let x = [1.0_f32, 200.0, -3.0];
+/// let y = x.map(f32::exp);
+/// let error = nanproof::check_operation("exp", &[("x", &x)], &[("y", &y)]).unwrap_err();
+/// assert_eq!(error.to_string(), "exp: y[1] is +Inf, born here: overflow; 1 of 3 elements is not finite");
+/// ```
+pub fn check_operation<T: Float>(
+    operation: &'static str,
+    inputs: &[(&'static str, &[T])],
+    outputs: &[(&'static str, &[T])],
+) -> Result<()> {
+    for &(_, x) in outputs {
+        if !launch(AllFinite { x })? {
+            let operand = |&(name, x): &(&'static str, _)| Operand::slice(name, x);
+            return diagnose(operation, inputs.iter().map(operand), outputs.iter().map(operand), overflow_or_invalid);
+        }
+    }
+    Ok(())
+}
+
 /// Tells whether a slice is finite.
 #[derive(Debug)]
 pub struct AllFinite<'a, T> {

@@ -62,7 +62,7 @@ pub struct DynamicLossScale<T> {
 /// assert_eq!(DynamicLossScale::default().update(&outcome)?, LossStep::Take);
 /// # Ok::<(), nanproof::Error>(())
 /// ```
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 #[must_use]
 pub enum LossStep {
     /// The gradients are finite: take it.

@@ -6,7 +6,7 @@ use alloc::vec::Vec;
 use core::ops::Range;
 
 use crate::error::{Error, Result, Shape, check_shape};
-use crate::finite::{Index, Operand, diagnose, overflow_or_invalid};
+use crate::finite::{Factor, Index, Operand, Origin, Term, diagnose, overflow_or_invalid};
 use crate::float::Float;
 use crate::gemm::{Gemm, Old, Target};
 use crate::kernel::launch;
@@ -156,6 +156,13 @@ impl Name {
     fn operand<T: Float>(self, x: MatRef<'_, T>) -> Operand<'_, T> {
         Operand::matrix(self.name, if self.transposed { x.t() } else { x })
     }
+
+    /// An element of it, to be reported.
+    fn factor<T: Float>(self, x: MatRef<'_, T>, row: usize, col: usize) -> Option<Factor> {
+        let value = x.get(row, col)?.to_f64()?;
+        let (row, col) = if self.transposed { (col, row) } else { (row, col) };
+        Some(Factor { operand: self.name, row, col, value })
+    }
 }
 
 /// A product to be computed: `f(alpha A B + old)`.
@@ -248,7 +255,22 @@ impl<'a, T: Float> Product<'a, T> {
                 Old::Row(row) => Operand::slice("bias", row),
             },
         ];
-        diagnose(operation, inputs, [names[2].operand(c)], overflow_or_invalid)
+        let mut result = diagnose(operation, inputs, [names[2].operand(c)], overflow_or_invalid);
+        if let Err(Error::NonFinite(report)) = &mut result
+            && let (Origin::Overflow, Index::Cell(i, j)) = (report.origin, report.index)
+        {
+            report.largest_term = self.largest_term(names, i, j);
+        }
+        result
+    }
+
+    /// The largest term of the sum that is element `i, j` of the product.
+    fn largest_term(self, names: [Name; 3], i: usize, j: usize) -> Option<Term> {
+        let magnitude = |[a, b]: [Factor; 2]| Scaled::of(a.value).mul(Scaled::of(b.value));
+        let factors = |k| Some([names[0].factor(self.a, i, k)?, names[1].factor(self.b, k, j)?]);
+        let terms = (0..self.a.cols()).filter_map(factors);
+        let largest = terms.max_by(|&x, &y| magnitude(x).compare_magnitude(magnitude(y)));
+        largest.filter(|_| !self.alpha.is_zero()).map(|factors| Term { factors })
     }
 
     /// The product by the kernel, for any layout of C; whether it is finite.

@@ -139,7 +139,7 @@ impl<T: Float> NormPartial<T> {
             _ => return Ok(()),
         };
         let (operand, index, origin) = ("an element", Index::Scalar, Origin::PassedIn);
-        Err(NonFinite { operation, operand, index, class, counts, origin }.into())
+        Err(NonFinite { operation, operand, index, class, counts, origin, largest_term: None }.into())
     }
 
     /// The partial as bytes, the same on every machine, to be sent.

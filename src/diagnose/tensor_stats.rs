@@ -1,0 +1,411 @@
+//! [`TensorStats`]: what a tensor holds, in one pass.
+//!
+//! A tensor is cut into chunks that stay in the first cache, so several short loops over a chunk read memory once. The
+//! loops are plain Rust that the compiler turns into vector code; they run as a [`Kernel`] to be compiled for each
+//! instruction set. No operation in them is fused or reordered, so their bits are the same on all.
+
+use alloc::vec;
+use alloc::vec::Vec;
+
+use crate::error::Result;
+use crate::finite::{Class, Counts};
+use crate::float::Float;
+use crate::kernel::{Join, Kernel, launch};
+use crate::scaled::{Scaled, ldexp};
+use crate::simd::Simd;
+
+/// What a tensor holds. Mean, deviation, norm and magnitudes are those of its finite elements; what is not finite is
+/// counted.
+///
+/// In `f64` for both types, each within 1e-12 of itself (the mean of the largest magnitude), whatever the range: squares
+/// neither over- nor underflow. A result that itself overflows, in `f64` alone, is infinite. For deviations a pass over
+/// each 4096 elements comes after their mean, and parts are merged (Chan, Golub and `LeVeque` 1983): a mean that is large
+/// beside the deviation does no harm.
+///
+/// ```
+/// use nanproof::TensorStats;
+///
+/// let stats = TensorStats::of(&[3.0_f32, -4.0, 0.0, f32::NAN, 1e-40])?;
+/// assert_eq!((stats.len, stats.nan, stats.zeros, stats.subnormals), (5, 1, 1, 1));
+/// assert_eq!((stats.mean, stats.norm, stats.largest), (-0.25, 5.0, 4.0));
+/// assert_eq!(stats.exponents.iter().collect::<Vec<_>>(), [(-133, 1), (1, 1), (2, 1)]);
+/// assert_eq!(stats.exponents.f16().flushed, 1);
+/// # Ok::<(), nanproof::Error>(())
+/// ```
+#[derive(Clone, Debug, Default, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+#[non_exhaustive]
+pub struct TensorStats {
+    /// All elements.
+    pub len: usize,
+    /// The mean; 0 if no element is finite.
+    pub mean: f64,
+    /// The standard deviation: the root of the mean square distance from the mean.
+    pub std: f64,
+    /// The L2 norm.
+    pub norm: f64,
+    /// The smallest magnitude that is not 0; 0 if there is none.
+    pub smallest: f64,
+    /// The largest magnitude.
+    pub largest: f64,
+    /// Zeros of either sign.
+    pub zeros: usize,
+    /// Subnormal numbers.
+    pub subnormals: usize,
+    /// NaNs.
+    pub nan: usize,
+    /// Plus infinities.
+    pub pos_inf: usize,
+    /// Minus infinities.
+    pub neg_inf: usize,
+    /// The exponents of what is finite and not 0.
+    pub exponents: Exponents,
+}
+
+/// A histogram of exponents: how many numbers have `2^e <= |x| < 2^(e + 1)`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+pub struct Exponents {
+    /// The exponent of the first count.
+    lowest: i32,
+    counts: Vec<u64>,
+}
+
+/// What a narrower format would lose, judged by exponents alone: numbers that rounding moves over a limit are off.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+#[non_exhaustive]
+pub struct Losses {
+    /// Numbers that become infinite.
+    pub overflow: u64,
+    /// Numbers that become subnormal, and lose digits.
+    pub subnormal: u64,
+    /// Numbers that become 0.
+    pub flushed: u64,
+}
+
+impl TensorStats {
+    /// Looks through a tensor once. Nothing is refused: the empty tensor has zeros everywhere.
+    ///
+    /// # Errors
+    /// [`Error::Isa`](crate::Error::Isa) and [`Error::UnknownIsa`](crate::Error::UnknownIsa) alone.
+    pub fn of<T: Float>(x: &[T]) -> Result<Self> {
+        launch(Survey { x }).map(Surveyed::finish)
+    }
+
+    /// Elements that are not finite.
+    #[must_use]
+    pub fn not_finite(&self) -> usize {
+        self.nan.saturating_add(self.pos_inf).saturating_add(self.neg_inf)
+    }
+
+    /// The root mean square of the finite elements; 0 if there are none.
+    #[must_use]
+    pub fn rms(&self) -> f64 {
+        let count = self.len - self.not_finite();
+        if count == 0 { 0.0 } else { self.norm / num_traits::Float::sqrt(count as f64) }
+    }
+}
+
+impl Exponents {
+    /// The exponents from the lowest to the highest that occurs, and how often each does.
+    pub fn iter(&self) -> impl Iterator<Item = (i32, u64)> + '_ {
+        (self.lowest..).zip(self.counts.iter().copied()).filter(|&(_, count)| count > 0)
+    }
+
+    /// What [`f16`](https://en.wikipedia.org/wiki/Half-precision_floating-point_format) would lose: it reaches from 2^-24
+    /// to below 2^16, subnormal below 2^-14.
+    #[must_use]
+    pub fn f16(&self) -> Losses {
+        self.losses(16, -14, -25)
+    }
+
+    /// What [`bf16`](https://en.wikipedia.org/wiki/Bfloat16_floating-point_format) would lose: it reaches from 2^-133 to
+    /// below 2^128, subnormal below 2^-126.
+    #[must_use]
+    pub fn bf16(&self) -> Losses {
+        self.losses(128, -126, -134)
+    }
+
+    fn losses(&self, too_large: i32, normal: i32, kept: i32) -> Losses {
+        let count = |is_in: &dyn Fn(i32) -> bool| self.iter().filter(|&(e, _)| is_in(e)).map(|(_, count)| count).sum();
+        Losses {
+            overflow: count(&|e| e >= too_large),
+            subnormal: count(&|e| (kept..normal).contains(&e)),
+            flushed: count(&|e| e < kept),
+        }
+    }
+
+    /// Of counts that start at an exponent.
+    fn trimmed(lowest: i32, counts: &[u64]) -> Self {
+        let first = counts.iter().position(|&count| count > 0).unwrap_or(counts.len());
+        let end = counts.iter().rposition(|&count| count > 0).map_or(first, |last| last + 1);
+        Self { lowest: lowest.saturating_add(i32::try_from(first).unwrap_or(0)), counts: counts[first..end].to_vec() }
+    }
+}
+
+/// Elements whose sums are taken together: they fit the first cache.
+const CHUNK: usize = 4096;
+
+/// Looks through a tensor.
+#[derive(Debug)]
+pub struct Survey<'a, T> {
+    x: &'a [T],
+}
+
+/// What a survey saw. The sums of chunks are kept apart, so that it does not matter where threads cut.
+#[derive(Debug)]
+pub struct Surveyed<T> {
+    chunks: Vec<Sums>,
+    counts: Counts,
+    zeros: usize,
+    smallest: T,
+    largest: T,
+    /// How often each exponent field occurs.
+    fields: Vec<u64>,
+    /// How often each exponent of subnormal numbers occurs.
+    subnormals: Vec<u64>,
+}
+
+/// Of a chunk: the sum and the sum of squared distances from the mean, of `x * 2^-exponent`.
+#[derive(Clone, Copy, Debug)]
+struct Sums {
+    count: usize,
+    exponent: i32,
+    sum: f64,
+    squares: f64,
+}
+
+impl<T: Float> Kernel for Survey<'_, T> {
+    type Elem = T;
+    type Output = Surveyed<T>;
+
+    #[inline(always)]
+    fn run<S: Simd<T>>(self, _: S) -> Surveyed<T> {
+        let mut seen = Surveyed::nothing();
+        let mut fields = vec![Counters::default(); seen.fields.len()];
+        for chunk in self.x.chunks(CHUNK) {
+            seen.add(chunk, &mut fields);
+        }
+        seen.fields = fields.into_iter().map(|counts| counts.iter().sum()).collect();
+        seen
+    }
+
+    fn work(&self) -> usize {
+        self.x.len()
+    }
+
+    fn halve(self) -> Result<(Self, Self), Self> {
+        if self.x.len() <= CHUNK {
+            return Err(self);
+        }
+        let (a, b) = self.x.split_at(self.x.len().div_ceil(CHUNK) / 2 * CHUNK);
+        Ok((Self { x: a }, Self { x: b }))
+    }
+}
+
+impl<T: Float> Join for Surveyed<T> {
+    fn join(mut self, b: Self) -> Self {
+        let add = |a: &mut Vec<u64>, b: Vec<u64>| a.iter_mut().zip(b).for_each(|(a, b)| *a += b);
+        add(&mut self.fields, b.fields);
+        add(&mut self.subnormals, b.subnormals);
+        Self {
+            chunks: self.chunks.join(b.chunks),
+            counts: self.counts.join(b.counts),
+            zeros: self.zeros + b.zeros,
+            smallest: self.smallest.min(b.smallest),
+            largest: self.largest.max(b.largest),
+            ..self
+        }
+    }
+}
+
+impl<T: Float> Surveyed<T> {
+    fn nothing() -> Self {
+        Self {
+            chunks: Vec::new(),
+            counts: Counts::default(),
+            zeros: 0,
+            smallest: T::infinity(),
+            largest: T::zero(),
+            fields: vec![0; field_of(T::infinity()) + 1],
+            subnormals: vec![0; T::FRACTION_BITS as usize],
+        }
+    }
+
+    #[inline(always)]
+    fn add(&mut self, x: &[T], fields: &mut [Counters]) {
+        let seen_before = |fields: &[Counters], field: usize| fields[field].iter().sum::<u64>();
+        let (zero, top) = (0, fields.len() - 1);
+        let before = [zero, top].map(|field| seen_before(fields, field));
+        count_fields(x, fields);
+        let [small, special] = [(zero, before[0]), (top, before[1])].map(|(f, before)| seen_before(fields, f) - before);
+        self.counts.len += x.len();
+        if special > 0 {
+            x.iter().filter_map(|&x| Class::of(x)).for_each(|class| self.counts.add(class));
+            let finite: Vec<T> = x.iter().copied().filter(|x| x.is_finite()).collect();
+            self.add_finite(&finite, small as usize);
+        } else {
+            self.add_finite(x, small as usize);
+        }
+    }
+
+    /// `small`: how many are subnormal or 0.
+    #[inline(always)]
+    fn add_finite(&mut self, x: &[T], small: usize) {
+        if small > 0 {
+            let zeros = x.iter().filter(|x| x.is_zero()).count();
+            self.zeros += zeros;
+            if zeros < small {
+                self.add_subnormals(x);
+            }
+        }
+        let (sum, smallest, largest) = sum_and_range(x);
+        self.smallest = self.smallest.min(smallest);
+        self.largest = self.largest.max(largest);
+        let exponent = Scaled::new(largest, 0).exponent;
+        if largest.is_zero() {
+            // It adds nothing to a sum, but counts; an exponent below all others does not matter.
+            self.chunks.push(Sums { count: x.len(), exponent: i32::MIN, sum: 0.0, squares: 0.0 });
+        } else if T::LANES == 8 && exponent.abs() > MAX_EXPONENT {
+            let scaled: Vec<T> = x.iter().map(|&x| ldexp(x, -exponent)).collect();
+            let (sum, ..) = sum_and_range(&scaled);
+            self.chunks.push(Sums::new(&scaled, sum, exponent));
+        } else {
+            self.chunks.push(Sums::new(x, sum, 0));
+        }
+    }
+
+    #[cold]
+    fn add_subnormals(&mut self, x: &[T]) {
+        for &x in x.iter().filter(|x| x.is_subnormal()) {
+            let bit = (x.abs().to_bits().ilog2()) as usize;
+            self.subnormals[bit] += 1;
+        }
+    }
+
+    fn finish(self) -> TensorStats {
+        let Counts { nan, pos_inf, neg_inf, len } = self.counts;
+        let exponent = self.chunks.iter().map(|chunk| chunk.exponent).max().filter(|&e| e > i32::MIN).unwrap_or(0);
+        let (mut count, mut mean, mut squares) = (0.0, 0.0, 0.0);
+        for chunk in self.chunks.iter().filter(|chunk| chunk.count > 0) {
+            let scale = |x, times: i32| ldexp(x, (chunk.exponent.max(-MAX_SHIFT) - exponent).max(-MAX_SHIFT) * times);
+            let n = chunk.count as f64;
+            let distance = scale(chunk.sum, 1) / n - mean;
+            squares += scale(chunk.squares, 2) + distance * distance * (count * n / (count + n));
+            count += n;
+            mean += distance * (n / count);
+        }
+        let root = |x: f64| ldexp(num_traits::Float::sqrt(x), exponent);
+        let number = |x: T| x.to_f64().unwrap_or(f64::NAN);
+        let normal = self.fields.get(1..self.fields.len() - 1).unwrap_or_default();
+        let counts = [&self.subnormals, normal].concat();
+        let lowest = 1 - T::BIAS - T::FRACTION_BITS.cast_signed();
+        TensorStats {
+            len,
+            mean: ldexp(mean, exponent),
+            std: if count > 0.0 { root(squares / count) } else { 0.0 },
+            norm: root(squares + count * mean * mean),
+            smallest: if self.smallest.is_finite() { number(self.smallest) } else { 0.0 },
+            largest: number(self.largest),
+            zeros: self.zeros,
+            subnormals: self.subnormals.iter().sum::<u64>() as usize,
+            nan,
+            pos_inf,
+            neg_inf,
+            exponents: Exponents::trimmed(lowest, &counts),
+        }
+    }
+}
+
+/// Numbers of `f64` beyond `2^-400` and `2^400` are scaled before they are squared.
+const MAX_EXPONENT: i32 = 400;
+
+/// What is further below the largest by this many powers of two is nothing beside it.
+const MAX_SHIFT: i32 = 2200;
+
+impl Sums {
+    #[inline(always)]
+    fn new<T: Float>(x: &[T], sum: f64, exponent: i32) -> Self {
+        let mean = if x.is_empty() { 0.0 } else { sum / x.len() as f64 };
+        let mut sums = [0.0; WIDTH];
+        let (groups, rest) = x.as_chunks::<WIDTH>();
+        for group in groups {
+            for (sum, &x) in sums.iter_mut().zip(group) {
+                let distance = wide(x) - mean;
+                *sum += distance * distance;
+            }
+        }
+        for (sum, &x) in sums.iter_mut().zip(rest) {
+            let distance = wide(x) - mean;
+            *sum += distance * distance;
+        }
+        Self { count: x.len(), exponent, sum, squares: sums.iter().sum() }
+    }
+}
+
+/// Independent sums.
+const WIDTH: usize = 16;
+
+/// The sum, the smallest magnitude that is not 0 (or infinity), and the largest.
+#[inline(always)]
+fn sum_and_range<T: Float>(x: &[T]) -> (f64, T, T) {
+    let mut ranges = Ranges { sums: [0.0; WIDTH], smallest: [T::infinity(); WIDTH], largest: [T::zero(); WIDTH] };
+    let (groups, rest) = x.as_chunks::<WIDTH>();
+    for group in groups {
+        for (i, &x) in group.iter().enumerate() {
+            ranges.see(i, x);
+        }
+    }
+    for (i, &x) in rest.iter().enumerate() {
+        ranges.see(i, x);
+    }
+    let Ranges { sums, smallest, largest } = ranges;
+    let smallest = smallest.iter().fold(T::infinity(), |a, &b| a.min(b));
+    (sums.iter().sum(), smallest, largest.iter().fold(T::zero(), |a, &b| a.max(b)))
+}
+
+/// Sums and ranges of every sixteenth element.
+struct Ranges<T> {
+    sums: [f64; WIDTH],
+    smallest: [T; WIDTH],
+    largest: [T; WIDTH],
+}
+
+impl<T: Float> Ranges<T> {
+    #[inline(always)]
+    fn see(&mut self, i: usize, x: T) {
+        self.sums[i] += wide(x);
+        let magnitude = x.abs();
+        self.largest[i] = if magnitude > self.largest[i] { magnitude } else { self.largest[i] };
+        let magnitude = if magnitude > T::zero() { magnitude } else { T::infinity() };
+        self.smallest[i] = if magnitude < self.smallest[i] { magnitude } else { self.smallest[i] };
+    }
+}
+
+/// How often an exponent field occurs, in as many counters: equal neighbours do not wait for each other.
+type Counters = [u64; 8];
+
+#[inline(always)]
+fn count_fields<T: Float>(x: &[T], fields: &mut [Counters]) {
+    let fields = &mut fields[..=field_of(T::infinity())]; // the compiler then knows that no field is out of bounds
+    let (groups, rest) = x.as_chunks::<8>();
+    for group in groups {
+        for (i, &x) in group.iter().enumerate() {
+            fields[field_of(x)][i] += 1;
+        }
+    }
+    for &x in rest {
+        fields[field_of(x)][0] += 1;
+    }
+}
+
+#[inline(always)]
+fn field_of<T: Float>(x: T) -> usize {
+    (x.to_bits() >> T::FRACTION_BITS) as usize & (2 * T::BIAS as usize + 1)
+}
+
+#[inline(always)]
+fn wide<T: Float>(x: T) -> f64 {
+    x.to_f64().unwrap_or(f64::NAN)
+}
