@@ -79,7 +79,6 @@ mod gemm;
 mod isa;
 mod kernel;
 mod lanes;
-mod math;
 mod ops;
 mod reduce;
 mod rows;
@@ -90,6 +89,7 @@ mod storage;
 mod sweep;
 mod view;
 
+pub mod math;
 pub mod reference;
 
 pub use error::{Error, Result, Shape};
