@@ -159,6 +159,10 @@ pub(crate) struct Operand<'a, T> {
 }
 
 impl<'a, T: Float> Operand<'a, T> {
+    pub(crate) fn new(name: &'static str, elements: impl Iterator<Item = (Index, T)> + 'a) -> Self {
+        Self { name, elements: Box::new(elements) }
+    }
+
     pub(crate) fn scalar(name: &'static str, x: T) -> Self {
         Self { name, elements: Box::new(core::iter::once((Index::Scalar, x))) }
     }

@@ -7,15 +7,16 @@ use crate::error::Result;
 use crate::float::Float;
 use crate::gemm::Gemm;
 use crate::isa::dispatch;
+use crate::logits::LogitRows;
 use crate::math::Function;
 use crate::ops::activation::formulas::{Backward, Forward};
 use crate::ops::check::AllFinite;
 use crate::ops::clip::{Clamp, ClampBackward};
-use crate::ops::cross_entropy::CrossEntropyRows;
+use crate::ops::cross_entropy::CrossEntropyRow;
 use crate::ops::divide::{Quotient, QuotientBackward};
 use crate::ops::guarded::{Guarded, GuardedBackward};
 use crate::ops::linear::{ActivationBackwardRow, ActivationRow};
-use crate::ops::logsumexp::LogSumExpRow;
+use crate::ops::logsumexp::{LogSumExpBackwardRow, LogSumExpRow};
 use crate::ops::norm::MaxAbs;
 use crate::ops::optimizer::{AdamWStep, Calm, SgdStep};
 use crate::ops::power::{Power, PowerBackward, XLog, XLogBackward};
@@ -152,7 +153,6 @@ macro_rules! compile {
 // Add the kernels of an operation here.
 compile!(
     AllFinite<'a, Self>,
-    CrossEntropyRows<'a, Self>,
     Dot<'a, Self>,
     Gemm<'a, Self>,
     MaxAbs<'a, Self>,
@@ -173,6 +173,11 @@ compile!(
     Elementwise<'a, Self, SgdStep<Self>, 1, 2>,
     Elementwise<'a, Self, XLog, 2, 1>,
     Elementwise<'a, Self, XLogBackward, 3, 2>,
+    LogitRows<'a, Self, CrossEntropyRow<'a, Self>>,
+    LogitRows<'a, Self, LogSoftmaxRow>,
+    LogitRows<'a, Self, LogSumExpBackwardRow<'a, Self>>,
+    LogitRows<'a, Self, LogSumExpRow>,
+    LogitRows<'a, Self, SoftmaxRow>,
     Map<'a, Self, Forward<Self>>,
     Map<'a, Self, Function>,
     Rehearsal<'a, Self, AdamWStep<Self>, 1, 3>,
@@ -182,9 +187,6 @@ compile!(
     Rehearsal<'a, Self, SgdStep<Self>, 1, 2>,
     Rowwise<'a, Self, ActivationRow, 1>,
     Rowwise<'a, Self, ActivationBackwardRow, 2>,
-    Rowwise<'a, Self, LogSoftmaxRow, 1>,
-    Rowwise<'a, Self, LogSoftmaxBackwardRow, 2>,
-    Rowwise<'a, Self, LogSumExpRow, 1>,
-    Rowwise<'a, Self, SoftmaxRow, 2>,
-    Rowwise<'a, Self, SoftmaxBackwardRow, 2>,
+    Rowwise<'a, Self, LogSoftmaxBackwardRow<Self>, 2>,
+    Rowwise<'a, Self, SoftmaxBackwardRow<Self>, 2>,
 );

@@ -60,6 +60,12 @@ impl<T: Float, S: Simd<T>> Lanes<T, S> {
         [Lanes::new(self.simd.wide(), low), Lanes::new(self.simd.wide(), high)]
     }
 
+    /// Runs a formula that every kernel may share: see [`Simd::share`].
+    #[inline(always)]
+    pub(crate) fn share<R>(self, formula: impl FnOnce() -> R) -> R {
+        self.simd.share(formula)
+    }
+
     /// The first lane.
     #[inline(always)]
     pub(crate) fn first(self) -> T {

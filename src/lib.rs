@@ -79,6 +79,7 @@ mod gemm;
 mod isa;
 mod kernel;
 mod lanes;
+mod logits;
 mod ops;
 mod reduce;
 mod rows;

@@ -35,7 +35,8 @@ pub use clip::{
     clip_by_value_backward, clip_rows_by_norm, clip_unitwise, unscale,
 };
 pub use cross_entropy::{
-    CrossEntropy, Loss, Reduction, cross_entropy, cross_entropy_backward, cross_entropy_with_gradient,
+    CrossEntropy, Loss, Reduction, Targets, cross_entropy, cross_entropy_backward, cross_entropy_in_place,
+    cross_entropy_with_gradient,
 };
 pub use divide::{safe_div, safe_div_backward, safe_div_backward_with, safe_div_with};
 pub use guarded::{
@@ -51,5 +52,8 @@ pub use norm::{l2_norm, l2_norm_backward};
 pub use norm_partial::NormPartial;
 pub use optimizer::{Adam, AdamW, Sgd};
 pub use power::{safe_pow, safe_pow_backward, xlog1py, xlog1py_backward, xlogy, xlogy_backward};
-pub use softmax::{EmptyRow, Softmax, log_softmax, log_softmax_backward, softmax, softmax_backward, softmax_with};
+pub use softmax::{
+    EmptyRow, Softmax, log_softmax, log_softmax_backward, log_softmax_backward_with, log_softmax_with, softmax,
+    softmax_backward, softmax_backward_with, softmax_in_place, softmax_with,
+};
 pub use sum::{dot, dot_backward, sum, sum_backward};

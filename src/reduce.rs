@@ -10,12 +10,12 @@ use crate::float::Float;
 use crate::kernel::Join;
 use crate::lanes::Lanes;
 use crate::simd::Simd;
-use crate::sweep::{each_block, load_each, load_tail, split};
+use crate::sweep::{GROUP, each_block, each_group};
 
 /// Elements that are summed without a branch of the tree.
 pub(crate) const LEAF: usize = 4096;
 
-const CHAINS: usize = 4;
+const CHAINS: usize = GROUP;
 
 /// A sum as an unevaluated pair: the rounded sum and the sum of its rounding errors.
 #[derive(Clone, Copy, Debug)]
@@ -144,24 +144,17 @@ fn sum_leaf<T: Float, S: Simd<T>, const N: usize>(
     term: impl Fn([Lanes<T, S>; N]) -> (Lanes<T, S>, Lanes<T, S>),
 ) -> TwoTerm<T> {
     let mut chains = [Accumulator::new(simd); CHAINS];
-    let (blocks, tails) = split(inputs);
-    let count = blocks[0].len();
-    let dealt = count / CHAINS * CHAINS;
-    for i in (0..dealt).step_by(CHAINS) {
-        for (k, chain) in chains.iter_mut().enumerate() {
-            chain.add_with_error(term(load_each(simd, blocks, i + k)));
-        }
-    }
-    for (i, chain) in (dealt..count).zip(&mut chains) {
-        chain.add_with_error(term(load_each(simd, blocks, i)));
-    }
-    if !tails[0].is_empty() {
-        let mut last = [Lanes::zero(simd); N];
-        for (last, tail) in last.iter_mut().zip(tails) {
-            *last = load_tail(simd, tail, T::zero());
-        }
-        chains[CHAINS - 1].add_with_error(term(last));
-    }
+    each_group(
+        simd,
+        inputs,
+        T::zero(),
+        #[inline(always)]
+        |group| {
+            for (chain, x) in chains.iter_mut().zip(group) {
+                chain.add_with_error(term(x));
+            }
+        },
+    );
     let [a, b, c, d] = chains;
     a.join(b).join(c.join(d)).total()
 }

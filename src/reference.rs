@@ -10,7 +10,7 @@ use core::cmp::Ordering;
 use core::ops::{Add, Div, Mul, Neg, Sub};
 
 use crate::float::Float;
-use crate::ops::{CrossEntropy, Reduction};
+use crate::ops::{CrossEntropy, Reduction, Targets};
 use crate::view::MatRef;
 
 /// A number of more than 100 bits with an exponent of its own: nothing over- or underflows on the way to it.
@@ -601,14 +601,27 @@ pub fn log_softmax_backward<T: Float>(y: &[T], dy: &[T]) -> Vec<Wide> {
 /// # Ok::<(), nanproof::Error>(())
 /// ```
 #[must_use]
-pub fn cross_entropy<T: Float>(options: CrossEntropy, logits: MatRef<'_, T>, targets: &[u32]) -> Wide {
-    let counted = (0..).zip(targets).filter(|&(_, &target)| Some(target) != options.ignore);
-    let loss = |(i, &target): (usize, &u32)| {
-        let x = logits.row_iter(i).copied().collect::<Vec<_>>();
-        Row::new(&x).loss(x[target as usize])
+pub fn cross_entropy<'a, T: Float>(
+    options: CrossEntropy<'a, T>,
+    logits: MatRef<'a, T>,
+    targets: impl Into<Targets<'a, T>>,
+) -> Wide {
+    let targets = targets.into();
+    let loss = |i| {
+        let x = masked_row(options, logits, i);
+        let row = Row::new(&x);
+        if options.is_plain()
+            && let Targets::Classes(classes) = targets
+        {
+            return row.loss(x[classes[i] as usize]);
+        }
+        let terms = x.iter().zip(labels(options, targets, x.len(), i)).filter(|(_, label)| *label != Wide::ZERO);
+        let sum = terms.fold(Wide::ZERO, |sum, (&x, label)| sum + label * row.loss(x));
+        let lse = logsumexp(&x);
+        if options.z_loss.is_zero() { sum } else { sum + Wide::new(options.z_loss) * lse * lse }
     };
-    let sum = counted.map(loss).fold(Wide::ZERO, Wide::add);
-    sum / divisor(options, targets)
+    let sum = (0..logits.rows()).filter(|&i| counts(options, targets, i)).map(loss).fold(Wide::ZERO, Wide::add);
+    sum / divisor(options, logits.rows(), targets)
 }
 
 /// The gradient of [`cross_entropy`], row by row: `g (softmax(x) - onehot(target))` over the number of targets if the
@@ -623,39 +636,80 @@ pub fn cross_entropy<T: Float>(options: CrossEntropy, logits: MatRef<'_, T>, tar
 /// # Ok::<(), nanproof::Error>(())
 /// ```
 #[must_use]
-pub fn cross_entropy_backward<T: Float>(
-    options: CrossEntropy,
-    logits: MatRef<'_, T>,
-    targets: &[u32],
+pub fn cross_entropy_backward<'a, T: Float>(
+    options: CrossEntropy<'a, T>,
+    logits: MatRef<'a, T>,
+    targets: impl Into<Targets<'a, T>>,
     g: T,
 ) -> Vec<Wide> {
-    let factor = Wide::new(g) / divisor(options, targets);
-    let gradient = |(i, &target): (usize, &u32)| {
-        let x = logits.row_iter(i).copied().collect::<Vec<_>>();
-        let row = Row::new(&x);
-        let mut p = softmax(&x);
-        if Some(target) == options.ignore || row.is_empty() {
+    let targets = targets.into();
+    let factor = Wide::new(g) / divisor(options, logits.rows(), targets);
+    let gradient = |i| {
+        let x = masked_row(options, logits, i);
+        let (row, mut p) = (Row::new(&x), softmax(&x));
+        if !counts(options, targets, i) || row.is_empty() {
             return vec![Wide::ZERO; x.len()];
         }
-        let target = target as usize;
-        // p - 1 is taken from the other side, where nothing cancels.
-        p[target] = if x.iter().all(|x| *x < T::infinity()) {
-            -p.iter().enumerate().filter(|&(j, _)| j != target).fold(Wide::ZERO, |sum, (_, &p)| sum + p)
-        } else {
-            p[target] - Wide::ONE
-        };
+        let sum = |p: &[Wide]| p.iter().fold(Wide::ZERO, |sum, &p| sum + p);
+        match targets {
+            Targets::Classes(classes) if options.is_plain() => {
+                let target = classes[i] as usize;
+                // p - 1 is taken from the other side, where nothing cancels.
+                p[target] = if x.iter().all(|x| *x < T::infinity()) {
+                    -(sum(&p[..target]) + sum(&p[target + 1..]))
+                } else {
+                    p[target] - Wide::ONE
+                };
+            }
+            _ => {
+                let labels = labels(options, targets, x.len(), i);
+                let z = Wide::new(options.z_loss);
+                let slope = if options.z_loss.is_zero() { Wide::ZERO } else { (z + z) * logsumexp(&x) };
+                let total = sum(&labels) + slope;
+                p.iter_mut().zip(labels).for_each(|(p, label)| *p = total * *p - label);
+            }
+        }
         p.into_iter().map(|p| factor * p).collect()
     };
-    (0..).zip(targets).flat_map(gradient).collect()
+    (0..logits.rows()).flat_map(gradient).collect()
+}
+
+/// A row of logits, `-inf` where it is masked.
+fn masked_row<T: Float>(options: CrossEntropy<'_, T>, logits: MatRef<'_, T>, i: usize) -> Vec<T> {
+    let keeps = |j| options.mask.is_none_or(|mask| mask.get(i, j) == Some(true));
+    let read = |(j, &x): (usize, &T)| if keeps(j) { x } else { T::neg_infinity() };
+    logits.row_iter(i).enumerate().map(read).collect()
+}
+
+/// Whether a row counts.
+fn counts<T: Float>(options: CrossEntropy<'_, T>, targets: Targets<'_, T>, i: usize) -> bool {
+    let Targets::Classes(classes) = targets else { return true };
+    let weight = options.weights.and_then(|weights| weights.get(classes[i] as usize));
+    Some(classes[i]) != options.ignore && weight.is_none_or(|weight| !weight.is_zero())
+}
+
+/// What each class of a row counts: `w ((1 - s) q + s / k)` for the `k` classes that are not masked.
+fn labels<T: Float>(options: CrossEntropy<'_, T>, targets: Targets<'_, T>, classes: usize, i: usize) -> Vec<Wide> {
+    let keeps = |j: &usize| options.mask.is_none_or(|mask| mask.get(i, *j) == Some(true));
+    let kept = Wide::new((0..classes).filter(keeps).count() as f64);
+    let q = |j: usize| match targets {
+        Targets::Classes(classes) => Wide::new(f64::from(u8::from(classes[i] as usize == j))),
+        Targets::Probabilities(q) => q.get(i, j).map_or(Wide::ZERO, Wide::new),
+    };
+    let smoothing = Wide::new(options.smoothing);
+    let weight = |j: usize| options.weights.map_or(Wide::ONE, |weights| Wide::new(weights[j]));
+    let label = |j| weight(j) * ((Wide::ONE - smoothing) * q(j) + smoothing / kept);
+    (0..classes).map(|j| if keeps(&j) { label(j) } else { Wide::ZERO }).collect()
 }
 
 /// The number that losses are divided by.
-fn divisor(options: CrossEntropy, targets: &[u32]) -> Wide {
-    let count = targets.iter().filter(|&&target| Some(target) != options.ignore).count();
-    match options.reduction {
-        Reduction::Mean => Wide::new(count.max(1) as f64),
-        Reduction::Sum => Wide::ONE,
-    }
+fn divisor<T: Float>(options: CrossEntropy<'_, T>, rows: usize, targets: Targets<'_, T>) -> Wide {
+    let weight = |i| match (options.weights, targets) {
+        (Some(weights), Targets::Classes(classes)) => Wide::new(weights[classes[i] as usize]),
+        _ => Wide::ONE,
+    };
+    let total = (0..rows).filter(|&i| counts(options, targets, i)).fold(Wide::ZERO, |sum, i| sum + weight(i));
+    if options.reduction == Reduction::Sum || total == Wide::ZERO { Wide::ONE } else { total }
 }
 
 /// The largest entry of a row, and the sum of `exp(x - max)` without one term that is 1.

@@ -38,6 +38,13 @@ pub trait Simd<T: Float>: Copy + Debug + Send + Sync {
     /// Runs a kernel with this instruction set enabled: the only way into it.
     fn vectorize<K: Kernel<Elem = T>>(self, kernel: K) -> K::Output;
 
+    /// Runs a formula; where its operations are not instructions of the CPU, as a function of its own, so that not every
+    /// kernel holds a copy of it.
+    #[inline(always)]
+    fn share<R>(self, formula: impl FnOnce() -> R) -> R {
+        formula()
+    }
+
     /// Runs a job with the tiles of a matrix product that the registers hold.
     fn with_tile<J: Tiled<T>>(self, job: J) -> J::Output;
 

@@ -7,6 +7,106 @@ use crate::kernel::{Join, Kernel, Runs, launch};
 use crate::lanes::{Lanes, Mask};
 use crate::simd::Simd;
 
+/// A slice in groups of `G` blocks, in two parts: the whole groups, where they lie, and a copy of what is left over.
+///
+/// A loop over the parts around a loop over the groups sees every element, and its body is compiled once. In the copy a
+/// tail shorter than a block is the last block; what is missing is filled up.
+struct Groups<'a, T: Float, const G: usize> {
+    whole: &'a [[T::Block; G]],
+    rest: [[T::Block; G]; 1],
+    has_rest: bool,
+}
+
+/// The same, to write to. What was written to the copy is written to the slice by [`Self::finish`].
+struct GroupsMut<'a, T: Float, const G: usize> {
+    whole: &'a mut [[T::Block; G]],
+    rest: [[T::Block; G]; 1],
+    left_over: &'a mut [T],
+}
+
+/// How many elements whole groups take.
+#[inline(always)]
+fn in_whole_groups<T: Float, const G: usize>(len: usize) -> usize {
+    len / (G * T::LANES) * (G * T::LANES)
+}
+
+impl<'a, T: Float, const G: usize> Groups<'a, T, G> {
+    /// What is missing repeats the first element that is left over: it raises nothing that that one does not.
+    #[inline(always)]
+    fn repeated(x: &'a [T]) -> Self {
+        let left_over = &x[in_whole_groups::<T, G>(x.len())..];
+        Self::filled(x, left_over.first().copied().unwrap_or_else(T::zero))
+    }
+
+    /// What is missing is `fill`.
+    #[inline(always)]
+    fn filled(x: &'a [T], fill: T) -> Self {
+        let (whole, left_over) = x.split_at(in_whole_groups::<T, G>(x.len()));
+        let mut rest = [T::fill(fill); G];
+        let (blocks, tail) = T::blocks(left_over);
+        rest[..blocks.len()].copy_from_slice(blocks);
+        rest[G - 1].as_mut()[..tail.len()].copy_from_slice(tail);
+        Self { whole: T::blocks(whole).0.as_chunks().0, rest: [rest], has_rest: !left_over.is_empty() }
+    }
+
+    #[inline(always)]
+    fn part(&self, part: usize) -> &[[T::Block; G]] {
+        if part == 0 { self.whole } else { &self.rest[..usize::from(self.has_rest)] }
+    }
+}
+
+impl<'a, T: Float, const G: usize> GroupsMut<'a, T, G> {
+    /// As [`Groups::repeated`].
+    #[inline(always)]
+    fn repeated(x: &'a mut [T]) -> Self {
+        let (whole, left_over) = x.split_at_mut(in_whole_groups::<T, G>(x.len()));
+        let rest = Groups::repeated(left_over).rest;
+        Self { whole: T::blocks_mut(whole).0.as_chunks_mut().0, rest, left_over }
+    }
+
+    #[inline(always)]
+    fn part(&mut self, part: usize) -> &mut [[T::Block; G]] {
+        if part == 0 { self.whole } else { &mut self.rest[..usize::from(!self.left_over.is_empty())] }
+    }
+
+    #[inline(always)]
+    fn finish(self) {
+        let (blocks, tail) = T::blocks_mut(self.left_over);
+        let [rest] = &self.rest;
+        blocks.copy_from_slice(&rest[..blocks.len()]);
+        tail.copy_from_slice(&rest[G - 1].as_ref()[..tail.len()]);
+    }
+}
+
+/// The two parts of slices in groups.
+const PARTS: [usize; 2] = [0, 1];
+
+// Loops below, not `array::map`: its machinery would be most of what the compiler has to go through.
+
+/// One part of each slice.
+#[inline(always)]
+fn parts<'a, T: Float, const N: usize, const G: usize>(
+    x: &'a [Groups<'_, T, G>; N],
+    part: usize,
+) -> [&'a [[T::Block; G]]; N] {
+    let mut parts: [&[[T::Block; G]]; N] = [&[]; N];
+    for (groups, x) in parts.iter_mut().zip(x) {
+        *groups = x.part(part);
+    }
+    parts
+}
+
+/// Block `i` of each slice.
+#[inline(always)]
+fn load_each<T: Float, S: Simd<T>, const N: usize>(simd: S, x: &[&[[T::Block; 1]]; N], i: usize) -> [Lanes<T, S>; N] {
+    let mut lanes = [Lanes::zero(simd); N];
+    for (lanes, x) in lanes.iter_mut().zip(x) {
+        let [block] = &x[i];
+        *lanes = Lanes::load(simd, block);
+    }
+    lanes
+}
+
 /// Replaces the elements of `outputs` by `f(inputs, outputs)`, block by block. All slices have one length.
 ///
 /// The lanes past the end of a tail repeat its first element, so they raise nothing that a real lane does not.
@@ -14,30 +114,27 @@ use crate::simd::Simd;
 pub(crate) fn sweep<T: Float, S: Simd<T>, const N: usize, const M: usize>(
     simd: S,
     inputs: [&[T]; N],
-    mut outputs: [&mut [T]; M],
+    outputs: [&mut [T]; M],
     mut f: impl FnMut([Lanes<T, S>; N], [Lanes<T, S>; M]) -> [Lanes<T, S>; M],
 ) {
-    let (blocks, tails) = split(inputs);
-    let (mut out_blocks, mut out_tails) = split_mut(&mut outputs);
-    for i in 0..out_blocks[0].len() {
-        let mut y = [Lanes::zero(simd); M];
-        for (y, blocks) in y.iter_mut().zip(&out_blocks) {
-            *y = Lanes::load(simd, &blocks[i]);
-        }
-        let result = f(load_each(simd, blocks, i), y);
-        for (blocks, result) in out_blocks.iter_mut().zip(result) {
-            blocks[i] = result.store();
+    let x = inputs.map(Groups::repeated);
+    let mut y = outputs.map(GroupsMut::repeated);
+    for part in PARTS {
+        let x = parts(&x, part);
+        let mut y = y.each_mut().map(|y| y.part(part));
+        for i in 0..y[0].len() {
+            let mut old = [Lanes::zero(simd); M];
+            for (old, y) in old.iter_mut().zip(&y) {
+                let [block] = &y[i];
+                *old = Lanes::load(simd, block);
+            }
+            for (y, new) in y.iter_mut().zip(f(load_each(simd, &x, i), old)) {
+                y[i] = [new.store()];
+            }
         }
     }
-    if !out_tails[0].is_empty() {
-        let mut y = [Lanes::zero(simd); M];
-        for (y, tail) in y.iter_mut().zip(&out_tails) {
-            *y = load_tail(simd, tail, tail[0]);
-        }
-        let result = f(load_tails(simd, tails), y);
-        for (tail, result) in out_tails.iter_mut().zip(result) {
-            store_tail(result, tail);
-        }
+    for y in y {
+        y.finish();
     }
 }
 
@@ -49,57 +146,80 @@ fn read<T: Float, S: Simd<T>, const N: usize, const M: usize>(
     y: [&[T]; M],
     mut f: impl FnMut([Lanes<T, S>; N], [Lanes<T, S>; M]),
 ) {
-    let ((x_blocks, x_tails), (y_blocks, y_tails)) = (split(x), split(y));
-    for i in 0..y_blocks[0].len() {
-        f(load_each(simd, x_blocks, i), load_each(simd, y_blocks, i));
-    }
-    if !y_tails[0].is_empty() {
-        f(load_tails(simd, x_tails), load_tails(simd, y_tails));
+    let (x, y) = (x.map(Groups::repeated), y.map(Groups::repeated));
+    for part in PARTS {
+        let (x, y) = (parts(&x, part), parts(&y, part));
+        for i in 0..y[0].len() {
+            f(load_each(simd, &x, i), load_each(simd, &y, i));
+        }
     }
 }
 
-// Loops here, not `array::map`: its machinery would be most of what the compiler has to go through.
-
-/// The whole blocks of each slice, and the tails.
+/// Calls `f` with each block of `x`, the tail filled up with `fill`.
 #[inline(always)]
-pub(crate) fn split<T: Float, const N: usize>(x: [&[T]; N]) -> ([&[T::Block]; N], [&[T]; N]) {
-    let mut blocks: [&[T::Block]; N] = [&[]; N];
-    let mut tails: [&[T]; N] = [&[]; N];
-    for k in 0..N {
-        (blocks[k], tails[k]) = T::blocks(x[k]);
+pub(crate) fn each_block<T: Float, S: Simd<T>>(simd: S, x: &[T], fill: T, mut f: impl FnMut(Lanes<T, S>)) {
+    let x = Groups::filled(x, fill);
+    for part in PARTS {
+        for [block] in x.part(part) {
+            f(Lanes::load(simd, block));
+        }
     }
-    (blocks, tails)
 }
 
-/// The whole blocks of each slice, and the tails, to write.
-fn split_mut<'a, T: Float, const M: usize>(y: &'a mut [&mut [T]; M]) -> ([&'a mut [T::Block]; M], [&'a mut [T]; M]) {
-    let mut parts = y.each_mut().map(|y| T::blocks_mut(y));
-    let blocks = parts.each_mut().map(|(blocks, _)| core::mem::take(blocks));
-    (blocks, parts.map(|(_, tail)| tail))
-}
+/// Blocks that [`each_group`] hands out together.
+pub(crate) const GROUP: usize = 4;
 
-/// Block `i` of each slice.
+/// Calls `f` with each group of blocks of slices of one length; what is missing in the last group is `fill`, and a tail
+/// is its last block.
 #[inline(always)]
-pub(crate) fn load_each<T: Float, S: Simd<T>, const N: usize>(
+pub(crate) fn each_group<T: Float, S: Simd<T>, const N: usize>(
     simd: S,
-    x: [&[T::Block]; N],
-    i: usize,
-) -> [Lanes<T, S>; N] {
-    let mut lanes = [Lanes::zero(simd); N];
-    for (lanes, x) in lanes.iter_mut().zip(x) {
-        *lanes = Lanes::load(simd, &x[i]);
+    inputs: [&[T]; N],
+    fill: T,
+    mut f: impl FnMut([[Lanes<T, S>; N]; GROUP]),
+) {
+    let x = inputs.map(|x| Groups::<T, GROUP>::filled(x, fill));
+    for part in PARTS {
+        let x = parts(&x, part);
+        for i in 0..x[0].len() {
+            let mut group = [[Lanes::zero(simd); N]; GROUP];
+            for (x, k) in x.iter().zip(0..) {
+                for (lanes, block) in group.iter_mut().zip(&x[i]) {
+                    lanes[k] = Lanes::load(simd, block);
+                }
+            }
+            f(group);
+        }
     }
-    lanes
 }
 
-/// The tails, filled up with their first elements.
+/// Replaces the elements of `output` by `f(input)` or, if it is empty, calls `f` alone, group by group as
+/// [`each_group`].
 #[inline(always)]
-fn load_tails<T: Float, S: Simd<T>, const N: usize>(simd: S, tails: [&[T]; N]) -> [Lanes<T, S>; N] {
-    let mut lanes = [Lanes::zero(simd); N];
-    for (lanes, tail) in lanes.iter_mut().zip(tails) {
-        *lanes = load_tail(simd, tail, tail[0]);
+pub(crate) fn sweep_groups<T: Float, S: Simd<T>>(
+    simd: S,
+    input: &[T],
+    fill: T,
+    output: &mut [T],
+    mut f: impl FnMut([Lanes<T, S>; GROUP]) -> [Lanes<T, S>; GROUP],
+) {
+    let (x, mut y) = (Groups::<T, GROUP>::filled(input, fill), GroupsMut::<T, GROUP>::repeated(output));
+    for part in PARTS {
+        let y = y.part(part);
+        for (i, x) in x.part(part).iter().enumerate() {
+            let mut group = [Lanes::zero(simd); GROUP];
+            for (lanes, block) in group.iter_mut().zip(x) {
+                *lanes = Lanes::load(simd, block);
+            }
+            let result = f(group);
+            if let Some(y) = y.get_mut(i) {
+                for (block, result) in y.iter_mut().zip(result) {
+                    *block = result.store();
+                }
+            }
+        }
     }
-    lanes
+    y.finish();
 }
 
 /// A tail, shorter than a block, with `fill` in the lanes past its end.
@@ -121,45 +241,6 @@ pub(crate) fn store_tail<T: Float, S: Simd<T>>(x: Lanes<T, S>, tail: &mut [T]) {
 pub(crate) fn first_lanes<T: Float, S: Simd<T>>(simd: S, len: usize) -> Mask<T, S> {
     let len = T::from(len).unwrap_or_else(T::infinity);
     Lanes::load(simd, &T::LANE_NUMBERS).lt(Lanes::splat(simd, len))
-}
-
-/// Calls `f` with each block of `x`, the tail filled up with `fill`.
-#[inline(always)]
-pub(crate) fn each_block<T: Float, S: Simd<T>>(simd: S, x: &[T], fill: T, mut f: impl FnMut(Lanes<T, S>)) {
-    let (blocks, tail) = T::blocks(x);
-    for block in blocks {
-        f(Lanes::load(simd, block));
-    }
-    if !tail.is_empty() {
-        f(load_tail(simd, tail, fill));
-    }
-}
-
-/// Blocks that [`each_group`] hands out together.
-pub(crate) const GROUP: usize = 4;
-
-/// Calls `f` with each group of blocks of `x` and the number of its first block; what is missing in the last group is
-/// `fill`.
-#[inline(always)]
-pub(crate) fn each_group<T: Float, S: Simd<T>>(
-    simd: S,
-    x: &[T],
-    fill: T,
-    mut f: impl FnMut(usize, [Lanes<T, S>; GROUP]),
-) {
-    let (blocks, tail) = T::blocks(x);
-    let count = blocks.len() + usize::from(!tail.is_empty());
-    for first in (0..count).step_by(GROUP) {
-        let mut group = [Lanes::splat(simd, fill); GROUP];
-        for (k, lanes) in group.iter_mut().enumerate() {
-            if let Some(block) = blocks.get(first + k) {
-                *lanes = Lanes::load(simd, block);
-            } else if first + k == blocks.len() && !tail.is_empty() {
-                *lanes = load_tail(simd, tail, fill);
-            }
-        }
-        f(first, group);
-    }
 }
 
 /// A formula that is applied to the elements of `N` slices, and changes those of `M`.

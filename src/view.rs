@@ -559,6 +559,18 @@ impl<'a, T> MatMut<'a, T> {
         self.as_ref().shape()
     }
 
+    /// Writes a row.
+    pub(crate) fn write_row(&mut self, i: usize, row: &[T])
+    where
+        T: Copy,
+    {
+        for (j, &x) in row.iter().enumerate() {
+            if let Some(place) = self.get_mut(i, j) {
+                *place = x;
+            }
+        }
+    }
+
     /// Calls `f` with row, column and place of each element, row by row.
     pub(crate) fn each_mut(&mut self, mut f: impl FnMut(usize, usize, &mut T)) {
         for i in 0..self.rows() {

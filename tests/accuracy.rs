@@ -171,7 +171,7 @@ fn gradients_of_softmax_and_log_softmax() {
 
 fn losses<T: Float>() {
     let [mut value, mut gradient] = ["cross_entropy, one row", "cross_entropy_backward"].map(Worst::of::<T>);
-    let options = CrossEntropy { ignore: None, reduction: Reduction::Sum };
+    let options = CrossEntropy { ignore: None, reduction: Reduction::Sum, ..CrossEntropy::default() };
     let rows = rows::<T>().into_iter().filter(|(name, _)| !name.contains("huge") && !name.contains("every size"));
     for (name, x) in rows {
         let n = x.len();
@@ -233,7 +233,7 @@ fn cross_entropy_gradient_of_two_classes() {
 /// Means over many rows.
 fn mean_losses<T: Float>() {
     let [mut value, mut gradient] = ["cross_entropy, mean", "cross_entropy_backward, mean"].map(Worst::of::<T>);
-    let options = CrossEntropy { ignore: Some(3), reduction: Reduction::Mean };
+    let options = CrossEntropy { ignore: Some(3), reduction: Reduction::Mean, ..CrossEntropy::default() };
     for (rows, cols) in [(7, 5), (50, 20), (301, 10)] {
         let x = data::<T>(11, Kind::Within(8.0), rows * cols);
         let mut rng = Rng(12);

@@ -169,7 +169,7 @@ fn rows_of_logits() {
     for (reduction, targets) in
         [(Reduction::Mean, [0, 99, 10]), (Reduction::Sum, [5, 5, 99]), (Reduction::Mean, [99; 3])]
     {
-        let options = CrossEntropy { ignore: Some(99), reduction };
+        let options = CrossEntropy { ignore: Some(99), reduction, ..CrossEntropy::default() };
         cross_entropy_backward(options, view, &targets, 0.7, mat_mut(&mut dx, ROWS, COLS)).expect("finite");
         let f = |x: &[f64]| 0.7 * cross_entropy(options, mat(x, ROWS, COLS), &targets).expect("finite").value;
         assert_close(&dx, &differences(&x, f));
@@ -220,7 +220,7 @@ fn closed_forms<T: Float>() {
     let empty = [T::neg_infinity(); 4];
     logsumexp_backward(mat(&empty, 1, 4), &[num(2.0)], mat_mut(&mut dx, 1, 4)).expect("finite");
     assert_same("an empty row", &dx, &[T::zero(); 4]);
-    let options = CrossEntropy { ignore: None, reduction: Reduction::Sum };
+    let options = CrossEntropy { ignore: None, reduction: Reduction::Sum, ..CrossEntropy::default() };
     cross_entropy_backward(options, mat(&x, 1, 4), &[2], num(4.0), mat_mut(&mut dx, 1, 4)).expect("finite");
     assert_same("cross-entropy", &dx, &nums(&[2.0, 0.0, -2.0, 0.0]));
     cross_entropy_backward(options, mat(&[num::<T>(5.0)], 1, 1), &[0], num(4.0), mat_mut(&mut dx[..1], 1, 1))

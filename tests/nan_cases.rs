@@ -318,7 +318,7 @@ case!(
 case!(
     pytorch_70348_every_target_ignored,
     fn check<T: Float>() {
-        let options = CrossEntropy { ignore: Some(100), reduction: Reduction::Mean };
+        let options = CrossEntropy { ignore: Some(100), reduction: Reduction::Mean, ..CrossEntropy::default() };
         let x = [T::nan(); 15];
         let mut dx = [T::nan(); 15];
         let loss = cross_entropy_with_gradient(options, mat(&x, 5, 3), &[100; 5], mat_mut(&mut dx, 5, 3))

@@ -297,7 +297,7 @@ fn not_read<T: Float>() {
         assert_same("log-softmax", &y, &zero);
 
         // One row of three counts.
-        let options = CrossEntropy { ignore: Some(1000), reduction: Reduction::Mean };
+        let options = CrossEntropy { ignore: Some(1000), reduction: Reduction::Mean, ..CrossEntropy::default() };
         let logits = [&nan[..], &one, &nan].concat();
         let mut dx = nan.repeat(3);
         let loss =
@@ -584,7 +584,7 @@ fn refused<T: Float>() {
     check("log_softmax_backward", &|y, _| log_softmax_backward(mat(&three, 3, 1), mat(&three, 1, 3), mat_mut(y, 1, 3)));
     check("logsumexp", &|y, _| logsumexp(mat(&three, 1, 3), y));
     check("logsumexp_backward", &|y, _| logsumexp_backward(mat(&three, 1, 3), &three, mat_mut(y, 1, 3)));
-    let options = CrossEntropy { ignore: Some(9), reduction: Reduction::Mean };
+    let options = CrossEntropy { ignore: Some(9), reduction: Reduction::Mean, ..CrossEntropy::default() };
     for targets in [&[0, 1][..], &[3], &[], &[8]] {
         check("cross_entropy_backward", &|y, _| {
             cross_entropy_backward(options, mat(&three, 1, 3), targets, T::one(), mat_mut(y, 1, 3))

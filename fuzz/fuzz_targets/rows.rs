@@ -20,7 +20,10 @@ fn run<T: Float>(u: &mut Unstructured<'_>) -> Drawn<()> {
     let out = Matrix::<T>::draw(u, out_shape.0, out_shape.1, false)?;
     match u.int_in_range(0..=8)? {
         0 => {
-            let options = Softmax { empty: if u.arbitrary()? { EmptyRow::Zeros } else { EmptyRow::Uniform } };
+            let options = Softmax {
+                empty: if u.arbitrary()? { EmptyRow::Zeros } else { EmptyRow::Uniform },
+                ..Softmax::default()
+            };
             softmax_target(options, &x, &out);
         }
         1 => log_softmax_target(&x, &out),
@@ -49,7 +52,14 @@ fn run<T: Float>(u: &mut Unstructured<'_>) -> Drawn<()> {
             let ignore = if u.arbitrary()? { Some(targets.first().copied().unwrap_or(7)) } else { None };
             let reduction = if u.arbitrary()? { Reduction::Mean } else { Reduction::Sum };
             let g = if which == 7 { scalar(u)? } else { T::one() };
-            cross_entropy_target(which, CrossEntropy { ignore, reduction }, &x, &targets, g, &out);
+            cross_entropy_target(
+                which,
+                CrossEntropy { ignore, reduction, ..CrossEntropy::default() },
+                &x,
+                &targets,
+                g,
+                &out,
+            );
         }
     }
     Ok(())
@@ -242,7 +252,7 @@ fn backward_target<T: Float>(
 
 fn cross_entropy_target<T: Float>(
     which: u8,
-    options: CrossEntropy,
+    options: CrossEntropy<'_, T>,
     x: &Matrix<T>,
     targets: &[u32],
     g: T,

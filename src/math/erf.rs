@@ -118,20 +118,25 @@ impl<T: Float> Cofactor<T> {
     /// In two terms, for `y >= 0`.
     #[inline(always)]
     fn at<S: Simd<T>>(self, y: Lanes<T, S>) -> (Lanes<T, S>, Lanes<T, S>) {
-        let Self { k, w, numerator: [numerator, numerator_low] } = self;
-        let v = (y.all(k) - y) / (y.all(k) + y);
-        let [head, head_low] = T::ERFC_HEAD;
-        let (p, error) = y.all(head).fast_two_sum(v * polynomial(v, T::ERFC_TAIL));
-        let p_low = error + y.all(head_low);
+        y.share(
+            #[inline(always)]
+            || {
+                let Self { k, w, numerator: [numerator, numerator_low] } = self;
+                let v = (y.all(k) - y) / (y.all(k) + y);
+                let [head, head_low] = T::ERFC_HEAD;
+                let (p, error) = y.all(head).fast_two_sum(v * polynomial(v, T::ERFC_TAIL));
+                let p_low = error + y.all(head_low);
 
-        let (divisor, divisor_low) = y.two_sum(y.all(w));
-        let inverse = y.all(T::one()) / divisor;
-        let quotient = y.all(numerator) * inverse;
-        let residue =
-            quotient.mul_add(-divisor, y.all(numerator)) + quotient.mul_add(-divisor_low, y.all(numerator_low));
+                let (divisor, divisor_low) = y.two_sum(y.all(w));
+                let inverse = y.all(T::one()) / divisor;
+                let quotient = y.all(numerator) * inverse;
+                let residue =
+                    quotient.mul_add(-divisor, y.all(numerator)) + quotient.mul_add(-divisor_low, y.all(numerator_low));
 
-        let (product, error) = p.two_mul(quotient);
-        (product, p.mul_add(residue * inverse, p_low.mul_add(quotient, error)))
+                let (product, error) = p.two_mul(quotient);
+                (product, p.mul_add(residue * inverse, p_low.mul_add(quotient, error)))
+            },
+        )
     }
 }
 

@@ -164,7 +164,10 @@ pub(crate) fn exp<T: Float, S: Simd<T>>(x: Lanes<T, S>) -> Lanes<T, S> {
 /// Largest error: f32 0.551 ULP, over all `hi` with one `lo` each, at 27.40546 - 8.633238e-7; f64 0.55 ULP, sampled.
 #[inline(always)]
 pub(crate) fn exp_of_sum<T: Float, S: Simd<T>>(hi: Lanes<T, S>, lo: Lanes<T, S>) -> Lanes<T, S> {
-    exp_of_reduced(hi, Reduced::new(hi, lo))
+    hi.share(
+        #[inline(always)]
+        || exp_of_reduced(hi, Reduced::new(hi, lo)),
+    )
 }
 
 /// The exponential of a reduced argument that is near `hi`.
@@ -180,9 +183,14 @@ pub(super) fn exp_of_reduced<T: Float, S: Simd<T>>(hi: Lanes<T, S>, reduced: Red
 /// [`exp_of_sum`] for `hi <= 0`, or NaN: what a softmax needs, with less to look out for.
 #[inline(always)]
 pub(crate) fn exp_of_difference<T: Float, S: Simd<T>>(hi: Lanes<T, S>, lo: Lanes<T, S>) -> Lanes<T, S> {
-    let reduced = Reduced::new(hi, lo);
-    let (sum, tail) = reduced.significand();
-    with_small_results(hi, reduced, sum, tail, (sum + tail) * reduced.power())
+    hi.share(
+        #[inline(always)]
+        || {
+            let reduced = Reduced::new(hi, lo);
+            let (sum, tail) = reduced.significand();
+            with_small_results(hi, reduced, sum, tail, (sum + tail) * reduced.power())
+        },
+    )
 }
 
 /// `result`, but where the exponential is subnormal or 0.
@@ -227,13 +235,18 @@ fn small_result<T: Float, S: Simd<T>>(reduced: Reduced<T, S>, sum: Lanes<T, S>, 
 /// Error of `m`: that of [`exp_of_sum`].
 #[inline(always)]
 pub(crate) fn exp_parts<T: Float, S: Simd<T>>(hi: Lanes<T, S>, lo: Lanes<T, S>) -> (Lanes<T, S>, Lanes<T, S>) {
-    let infinity = hi.all(T::infinity());
-    // What comes with an infinite difference is NaN.
-    let lo = hi.abs().le(hi.all(T::EXP_PARTS_LIMIT)).select(lo, hi.all(T::zero()));
-    let reduced = Reduced::new(clamp(hi, -T::EXP_PARTS_LIMIT, T::EXP_PARTS_LIMIT), lo);
-    let (sum, tail) = reduced.significand();
-    let m = hi.eq(-infinity).select(hi.all(T::zero()), sum + tail);
-    (hi.eq(infinity).select(infinity, m), reduced.n)
+    hi.share(
+        #[inline(always)]
+        || {
+            let infinity = hi.all(T::infinity());
+            // What comes with an infinite difference is NaN.
+            let lo = hi.abs().le(hi.all(T::EXP_PARTS_LIMIT)).select(lo, hi.all(T::zero()));
+            let reduced = Reduced::new(clamp(hi, -T::EXP_PARTS_LIMIT, T::EXP_PARTS_LIMIT), lo);
+            let (sum, tail) = reduced.significand();
+            let m = hi.eq(-infinity).select(hi.all(T::zero()), sum + tail);
+            (hi.eq(infinity).select(infinity, m), reduced.n)
+        },
+    )
 }
 
 /// `x 2^n`, `n` integral and of any size.
@@ -241,47 +254,62 @@ pub(crate) fn exp_parts<T: Float, S: Simd<T>>(hi: Lanes<T, S>, lo: Lanes<T, S>) 
 /// Exact, unless the true value overflows or is subnormal; that is rounded once. NaN gives NaN.
 #[inline(always)]
 pub(crate) fn scale<T: Float, S: Simd<T>>(x: Lanes<T, S>, n: Lanes<T, S>) -> Lanes<T, S> {
-    let (least, greatest) = (T::from(1 - T::BIAS), T::from(T::BIAS));
-    let (least, greatest) = (least.expect("a small integer"), greatest.expect("a small integer"));
-    let last = clamp(n, least, greatest);
-    let mut y = x;
-    if (n.lt(n.all(least)) | n.all(greatest).lt(n)).any() {
-        // The numbers of a type span less than three times what one factor can do. The last factor is the extreme one
-        // where there are others, so what they make subnormal or infinite comes to 0 or infinity in any case.
-        let rest = n - last;
-        let middle = clamp(rest, least, greatest);
-        y = y * power(clamp(rest - middle, least, greatest)) * power(middle);
-    }
-    y * power(last)
+    x.share(
+        #[inline(always)]
+        || {
+            let (least, greatest) = (T::from(1 - T::BIAS), T::from(T::BIAS));
+            let (least, greatest) = (least.expect("a small integer"), greatest.expect("a small integer"));
+            let last = clamp(n, least, greatest);
+            let mut y = x;
+            if (n.lt(n.all(least)) | n.all(greatest).lt(n)).any() {
+                // The numbers of a type span less than three times what one factor can do. The last factor is the extreme one
+                // where there are others, so what they make subnormal or infinite comes to 0 or infinity in any case.
+                let rest = n - last;
+                let middle = clamp(rest, least, greatest);
+                y = y * power(clamp(rest - middle, least, greatest)) * power(middle);
+            }
+            y * power(last)
+        },
+    )
 }
 
 /// `(m, n)` with `m 2^n = x`, `1 <= |m| < 2` and `n` integral; 0, Inf and NaN stay as they are, with `n = 0`.
 #[inline(always)]
 pub(crate) fn split_exponent<T: Float, S: Simd<T>>(x: Lanes<T, S>) -> (Lanes<T, S>, Lanes<T, S>) {
-    let (zero, one) = (x.all(T::zero()), x.all(T::one()));
-    let has_none = x.eq(zero) | !(x.abs().lt(x.all(T::infinity())));
-    // A subnormal is taken up first.
-    let is_small = x.abs().lt(x.all(T::min_positive_value()));
-    let up = x.all(T::from(T::FRACTION_BITS + 1).expect("a small integer"));
-    let normal = is_small.select(x * power(up), x);
-    // The exponent field, as the last bits of a number whose units are there.
-    let field = normal.abs().shr(T::FRACTION_BITS) | x.all(T::TO_INTEGER);
-    let bias = T::from(T::BIAS).expect("a small integer");
-    let exponent = field - x.all(T::TO_INTEGER + bias) - is_small.select(up, zero);
-    let exponent_bits = normal.abs().shr(T::FRACTION_BITS).shl(T::FRACTION_BITS);
-    let mantissa = normal.int_sub(exponent_bits).int_add(one);
-    (has_none.select(x, mantissa), has_none.select(zero, exponent))
+    x.share(
+        #[inline(always)]
+        || {
+            let (zero, one) = (x.all(T::zero()), x.all(T::one()));
+            let has_none = x.eq(zero) | !(x.abs().lt(x.all(T::infinity())));
+            // A subnormal is taken up first.
+            let is_small = x.abs().lt(x.all(T::min_positive_value()));
+            let up = x.all(T::from(T::FRACTION_BITS + 1).expect("a small integer"));
+            let normal = is_small.select(x * power(up), x);
+            // The exponent field, as the last bits of a number whose units are there.
+            let field = normal.abs().shr(T::FRACTION_BITS) | x.all(T::TO_INTEGER);
+            let bias = T::from(T::BIAS).expect("a small integer");
+            let exponent = field - x.all(T::TO_INTEGER + bias) - is_small.select(up, zero);
+            let exponent_bits = normal.abs().shr(T::FRACTION_BITS).shl(T::FRACTION_BITS);
+            let mantissa = normal.int_sub(exponent_bits).int_add(one);
+            (has_none.select(x, mantissa), has_none.select(zero, exponent))
+        },
+    )
 }
 
 /// `a m 2^n` for `m` in [1/16, 4) or 0, Inf, NaN: rounded for the product and, if subnormal, once more; no over- or
 /// underflow on the way.
 #[inline(always)]
 pub(crate) fn scaled_product<T: Float, S: Simd<T>>(a: Lanes<T, S>, m: Lanes<T, S>, n: Lanes<T, S>) -> Lanes<T, S> {
-    // A small `a` is taken up, so that the product is normal; a large one down, so that it is finite.
-    let up = T::from(T::FRACTION_BITS + 8).expect("a small integer");
-    let down = -(T::one() + T::one());
-    let shift = a.abs().lt(a.all(T::one())).select(a.all(up), a.all(down));
-    scale(a * (m * power(shift)), n - shift)
+    a.share(
+        #[inline(always)]
+        || {
+            // A small `a` is taken up, so that the product is normal; a large one down, so that it is finite.
+            let up = T::from(T::FRACTION_BITS + 8).expect("a small integer");
+            let down = -(T::one() + T::one());
+            let shift = a.abs().lt(a.all(T::one())).select(a.all(up), a.all(down));
+            scale(a * (m * power(shift)), n - shift)
+        },
+    )
 }
 
 /// [`scaled_product`] of a factor in two terms, `m + m_low`, which costs no rounding of its own.
@@ -291,13 +319,18 @@ pub(super) fn scaled_product_of_sum<T: Float, S: Simd<T>>(
     (m, m_low): (Lanes<T, S>, Lanes<T, S>),
     n: Lanes<T, S>,
 ) -> Lanes<T, S> {
-    let up = T::from(T::FRACTION_BITS + 8).expect("a small integer");
-    let down = -(T::one() + T::one());
-    let shift = a.abs().lt(a.all(T::one())).select(a.all(up), a.all(down));
-    let factor = power(shift);
-    let product = a.mul_add(m * factor, a * (m_low * factor));
-    // An infinity times the second term may be NaN.
-    scale(a.abs().lt(a.all(T::infinity())).select(product, a * m), n - shift)
+    a.share(
+        #[inline(always)]
+        || {
+            let up = T::from(T::FRACTION_BITS + 8).expect("a small integer");
+            let down = -(T::one() + T::one());
+            let shift = a.abs().lt(a.all(T::one())).select(a.all(up), a.all(down));
+            let factor = power(shift);
+            let product = a.mul_add(m * factor, a * (m_low * factor));
+            // An infinity times the second term may be NaN.
+            scale(a.abs().lt(a.all(T::infinity())).select(product, a * m), n - shift)
+        },
+    )
 }
 
 /// `2^n` for integral `n` whose power is a normal number.

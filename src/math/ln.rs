@@ -78,45 +78,50 @@ pub(crate) fn ln_1p_parts<T: Float, S: Simd<T>>(u: Lanes<T, S>) -> (Lanes<T, S>,
 /// Largest error of the sum, relative: f32 2^-34, f64 2^-62; sampled.
 #[inline(always)]
 pub(crate) fn ln_parts<T: Float, S: Simd<T>>(x: Lanes<T, S>, error: Lanes<T, S>) -> (Lanes<T, S>, Lanes<T, S>) {
-    let (zero, one, infinity) = (x.all(T::zero()), x.all(T::one()), x.all(T::infinity()));
-    let half = x.all(T::one() / (T::one() + T::one()));
-    // A subnormal is taken up first.
-    let is_small = x.lt(x.all(T::min_positive_value()));
-    let up = T::FRACTION_BITS.cast_signed() + 1;
-    let normal = is_small.select(x * x.all(power_bits(up)), x);
-    // The exponent field of x / sqrt(1/2), right because the fraction only carries into it.
-    let field = normal.int_add(one.int_sub(x.all(T::SQRT_HALF))) & infinity;
-    let power_of_two = field.int_sub(one);
-    let k = exponent(field) - is_small.select(x.all(T::from(up).expect("a small integer")), zero);
-    let m = normal.int_sub(power_of_two);
-    // Far out the error has no weight, and 2^-k is no number.
-    let has_weight = x.lt(x.all(power_bits(T::FRACTION_BITS.cast_signed() + 4))) & !is_small;
-    let c = has_weight.select(error * one.int_sub(power_of_two), zero);
+    x.share(
+        #[inline(always)]
+        || {
+            let (zero, one, infinity) = (x.all(T::zero()), x.all(T::one()), x.all(T::infinity()));
+            let half = x.all(T::one() / (T::one() + T::one()));
+            // A subnormal is taken up first.
+            let is_small = x.lt(x.all(T::min_positive_value()));
+            let up = T::FRACTION_BITS.cast_signed() + 1;
+            let normal = is_small.select(x * x.all(power_bits(up)), x);
+            // The exponent field of x / sqrt(1/2), right because the fraction only carries into it.
+            let field = normal.int_add(one.int_sub(x.all(T::SQRT_HALF))) & infinity;
+            let power_of_two = field.int_sub(one);
+            let k = exponent(field) - is_small.select(x.all(T::from(up).expect("a small integer")), zero);
+            let m = normal.int_sub(power_of_two);
+            // Far out the error has no weight, and 2^-k is no number.
+            let has_weight = x.lt(x.all(power_bits(T::FRACTION_BITS.cast_signed() + 4))) & !is_small;
+            let c = has_weight.select(error * one.int_sub(power_of_two), zero);
 
-    let (g, g_low) = (m - one).fast_two_sum(c);
-    let (d, d_low) = one.fast_two_sum(g * half);
-    let d_low = g_low.mul_add(half, d_low);
-    let inverse = one / d;
-    let t = g * inverse;
-    let t_low = ((-t).mul_add(d, g) + (-t).mul_add(d_low, g_low)) * inverse;
-    let s = t * half;
-    let (q, q_low) = s.two_mul(s);
-    let q_low = s.mul_add(t_low, q_low);
-    let (p, p_low) = x.all(T::THIRD).fast_two_sum(q * polynomial(q, T::LN_TAIL));
-    let p_low = p_low + x.all(T::THIRD_LOW);
-    let (w, w_low) = q.two_mul(p);
-    let w_low = q.mul_add(p_low, q_low.mul_add(p, w_low));
-    let (v, v_low) = t.two_mul(w);
-    let v_low = t.mul_add(w_low, t_low.mul_add(w, v_low));
+            let (g, g_low) = (m - one).fast_two_sum(c);
+            let (d, d_low) = one.fast_two_sum(g * half);
+            let d_low = g_low.mul_add(half, d_low);
+            let inverse = one / d;
+            let t = g * inverse;
+            let t_low = ((-t).mul_add(d, g) + (-t).mul_add(d_low, g_low)) * inverse;
+            let s = t * half;
+            let (q, q_low) = s.two_mul(s);
+            let q_low = s.mul_add(t_low, q_low);
+            let (p, p_low) = x.all(T::THIRD).fast_two_sum(q * polynomial(q, T::LN_TAIL));
+            let p_low = p_low + x.all(T::THIRD_LOW);
+            let (w, w_low) = q.two_mul(p);
+            let w_low = q.mul_add(p_low, q_low.mul_add(p, w_low));
+            let (v, v_low) = t.two_mul(w);
+            let v_low = t.mul_add(w_low, t_low.mul_add(w, v_low));
 
-    let (a, a_error) = (k * x.all(T::LN2_SHORT)).fast_two_sum(t);
-    let (b, b_error) = a.fast_two_sum(v);
-    let rest = (a_error + b_error) + (t_low + v_low);
-    let (hi, lo) = b.fast_two_sum(k.mul_add(x.all(T::LN2_REST), rest));
+            let (a, a_error) = (k * x.all(T::LN2_SHORT)).fast_two_sum(t);
+            let (b, b_error) = a.fast_two_sum(v);
+            let rest = (a_error + b_error) + (t_low + v_low);
+            let (hi, lo) = b.fast_two_sum(k.mul_add(x.all(T::LN2_REST), rest));
 
-    let has_reduced_form = zero.lt(x) & x.lt(infinity);
-    let pole = x.eq(zero).select(-infinity, x.eq(infinity).select(x, x.all(T::nan())));
-    (has_reduced_form.select(hi, pole), has_reduced_form.select(lo, zero))
+            let has_reduced_form = zero.lt(x) & x.lt(infinity);
+            let pole = x.eq(zero).select(-infinity, x.eq(infinity).select(x, x.all(T::nan())));
+            (has_reduced_form.select(hi, pole), has_reduced_form.select(lo, zero))
+        },
+    )
 }
 
 #[cfg(test)]

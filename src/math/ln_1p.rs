@@ -88,31 +88,36 @@ pub(crate) fn ln_1p<T: Float, S: Simd<T>>(u: Lanes<T, S>) -> Lanes<T, S> {
 /// `ln(1 + u + low)` as an unevaluated sum, for finite `u > -1` and `|low| <= ulp(u) / 2`.
 #[inline(always)]
 pub(super) fn ln_1p_terms<T: Float, S: Simd<T>>(u: Lanes<T, S>, low: Lanes<T, S>) -> (Lanes<T, S>, Lanes<T, S>) {
-    let one = u.all(T::one());
-    let (w, error) = one.two_sum(u);
-    let error = error + low;
-    // The exponent field of w / 0.68, right because the fraction only carries into it.
-    let field_mask = u.all(T::infinity());
-    let field = w.int_add(one.int_sub(u.all(T::LEAST_SIGNIFICAND))) & field_mask;
-    let power_of_two = field.int_sub(one);
-    let k = exponent(field);
-    let m = w.int_sub(power_of_two);
-    // Far beyond the last place of w the 1 has no weight left, and 2^-k is no longer a number.
-    let has_weight = u.lt(u.all(power(T::FRACTION_BITS + 4)));
-    let c = has_weight.select(error * one.int_sub(power_of_two), u.all(T::zero()));
+    u.share(
+        #[inline(always)]
+        || {
+            let one = u.all(T::one());
+            let (w, error) = one.two_sum(u);
+            let error = error + low;
+            // The exponent field of w / 0.68, right because the fraction only carries into it.
+            let field_mask = u.all(T::infinity());
+            let field = w.int_add(one.int_sub(u.all(T::LEAST_SIGNIFICAND))) & field_mask;
+            let power_of_two = field.int_sub(one);
+            let k = exponent(field);
+            let m = w.int_sub(power_of_two);
+            // Far beyond the last place of w the 1 has no weight left, and 2^-k is no longer a number.
+            let has_weight = u.lt(u.all(power(T::FRACTION_BITS + 4)));
+            let c = has_weight.select(error * one.int_sub(power_of_two), u.all(T::zero()));
 
-    let (g, g_low) = (m - one).fast_two_sum(c);
-    let half = g * u.all(T::one() / (T::one() + T::one()));
-    let (square, square_low) = half.two_mul(g);
-    let (difference, rest) = g.fast_two_sum(-square);
-    let (sum, carry) = (k * u.all(T::LN2_SHORT)).fast_two_sum(difference);
+            let (g, g_low) = (m - one).fast_two_sum(c);
+            let half = g * u.all(T::one() / (T::one() + T::one()));
+            let (square, square_low) = half.two_mul(g);
+            let (difference, rest) = g.fast_two_sum(-square);
+            let (sum, carry) = (k * u.all(T::LN2_SHORT)).fast_two_sum(difference);
 
-    let cube = square * (g + g);
-    // g_low / (1 + g), by 1 - g + g^2 - g^3.
-    let low = g_low.mul_add(-(difference - square + cube), g_low);
-    let small = low + (rest - square_low);
-    let small = k.mul_add(u.all(T::LN2_REST), small) + carry;
-    (sum, cube.mul_add(polynomial(g, T::LN_1P_TAIL), small))
+            let cube = square * (g + g);
+            // g_low / (1 + g), by 1 - g + g^2 - g^3.
+            let low = g_low.mul_add(-(difference - square + cube), g_low);
+            let small = low + (rest - square_low);
+            let small = k.mul_add(u.all(T::LN2_REST), small) + carry;
+            (sum, cube.mul_add(polynomial(g, T::LN_1P_TAIL), small))
+        },
+    )
 }
 
 /// `2^n`.

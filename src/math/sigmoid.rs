@@ -31,19 +31,25 @@ pub(crate) fn silu<T: Float, S: Simd<T>>(x: Lanes<T, S>) -> Lanes<T, S> {
 /// All `a` and `hi`; `lo` is 0 where `hi` is large.
 #[inline(always)]
 pub(crate) fn sigmoid_times<T: Float, S: Simd<T>>(a: Lanes<T, S>, hi: Lanes<T, S>, lo: Lanes<T, S>) -> Lanes<T, S> {
-    let (zero, one) = (hi.all(T::zero()), hi.all(T::one()));
-    let negative = hi.lt(zero);
-    let reduced = Reduced::new(-clamp(hi, -T::EXP_PARTS_LIMIT, T::EXP_PARTS_LIMIT).abs(), negative.select(lo, -lo));
-    let (sum, tail) = reduced.significand();
-    let power = power_beside_one(reduced.n);
-    let (divisor, error) = one.fast_two_sum(sum * power);
-    let divisor_low = tail.mul_add(power, error);
+    hi.share(
+        #[inline(always)]
+        || {
+            let (zero, one) = (hi.all(T::zero()), hi.all(T::one()));
+            let negative = hi.lt(zero);
+            let reduced =
+                Reduced::new(-clamp(hi, -T::EXP_PARTS_LIMIT, T::EXP_PARTS_LIMIT).abs(), negative.select(lo, -lo));
+            let (sum, tail) = reduced.significand();
+            let power = power_beside_one(reduced.n);
+            let (divisor, error) = one.fast_two_sum(sum * power);
+            let divisor_low = tail.mul_add(power, error);
 
-    let (numerator, numerator_low) = (negative.select(sum, one), negative.select(tail, zero));
-    let inverse = one / divisor;
-    let quotient = numerator * inverse;
-    let residue = quotient.mul_add(-divisor, numerator) + quotient.mul_add(-divisor_low, numerator_low);
-    scaled_product_of_sum(a, (quotient, residue * inverse), negative.select(reduced.n, zero))
+            let (numerator, numerator_low) = (negative.select(sum, one), negative.select(tail, zero));
+            let inverse = one / divisor;
+            let quotient = numerator * inverse;
+            let residue = quotient.mul_add(-divisor, numerator) + quotient.mul_add(-divisor_low, numerator_low);
+            scaled_product_of_sum(a, (quotient, residue * inverse), negative.select(reduced.n, zero))
+        },
+    )
 }
 
 /// `2^n`, or so little in its place that 1 does not feel it.

@@ -33,23 +33,28 @@ impl TanhConstants for f64 {
 /// Largest error: f32 0.616 ULP, over all inputs, at 0.17435408; f64 0.60 ULP, sampled.
 #[inline(always)]
 pub(crate) fn tanh<T: Float, S: Simd<T>>(x: Lanes<T, S>) -> Lanes<T, S> {
-    let (one, two) = (x.all(T::one()), x.all(T::one() + T::one()));
-    let limit = x.all(T::TANH_ONE_FROM);
-    let magnitude = x.abs();
-    let clamped = limit.lt(magnitude).select(limit, magnitude);
+    x.share(
+        #[inline(always)]
+        || {
+            let (one, two) = (x.all(T::one()), x.all(T::one() + T::one()));
+            let limit = x.all(T::TANH_ONE_FROM);
+            let magnitude = x.abs();
+            let clamped = limit.lt(magnitude).select(limit, magnitude);
 
-    let reduced = Reduced::new(clamped + clamped, x.all(T::zero()));
-    let tail = reduced.tail(reduced.low.mul_add(reduced.high, reduced.low));
-    let power = reduced.power();
-    let (sum, error) = (power - one).fast_two_sum(power * reduced.high);
-    let (t, t_low) = sum.fast_two_sum(power.mul_add(tail, error));
+            let reduced = Reduced::new(clamped + clamped, x.all(T::zero()));
+            let tail = reduced.tail(reduced.low.mul_add(reduced.high, reduced.low));
+            let power = reduced.power();
+            let (sum, error) = (power - one).fast_two_sum(power * reduced.high);
+            let (t, t_low) = sum.fast_two_sum(power.mul_add(tail, error));
 
-    let (divisor, divisor_low) = two.two_sum(t);
-    let divisor_low = divisor_low + t_low;
-    let inverse = one / divisor;
-    let quotient = t * inverse;
-    let residue = quotient.mul_add(-divisor, t) + quotient.mul_add(-divisor_low, t_low);
-    residue.mul_add(inverse, quotient).copy_sign(x)
+            let (divisor, divisor_low) = two.two_sum(t);
+            let divisor_low = divisor_low + t_low;
+            let inverse = one / divisor;
+            let quotient = t * inverse;
+            let residue = quotient.mul_add(-divisor, t) + quotient.mul_add(-divisor_low, t_low);
+            residue.mul_add(inverse, quotient).copy_sign(x)
+        },
+    )
 }
 
 /// `g` times the derivative of `tanh` at `x`: `g 4t / (1 + t)^2` with `t = e^(-2|x|)`.
@@ -60,12 +65,17 @@ pub(crate) fn tanh<T: Float, S: Simd<T>>(x: Lanes<T, S>) -> Lanes<T, S> {
 /// Largest error: f32 3.32 ULP, over all `x` with one `g` each, at 2.767858; f64 2.6 ULP, sampled.
 #[inline(always)]
 pub(crate) fn tanh_derivative_times<T: Float, S: Simd<T>>(x: Lanes<T, S>, g: Lanes<T, S>) -> Lanes<T, S> {
-    let (one, two) = (x.all(T::one()), x.all(T::one() + T::one()));
-    let magnitude = x.abs();
-    let (m, n) = exp_parts(-(magnitude + magnitude), x.all(T::zero()));
-    let t = scale(m, n);
-    let square = t.mul_add(two + t, one);
-    scaled_product(g, m / square, n + two)
+    x.share(
+        #[inline(always)]
+        || {
+            let (one, two) = (x.all(T::one()), x.all(T::one() + T::one()));
+            let magnitude = x.abs();
+            let (m, n) = exp_parts(-(magnitude + magnitude), x.all(T::zero()));
+            let t = scale(m, n);
+            let square = t.mul_add(two + t, one);
+            scaled_product(g, m / square, n + two)
+        },
+    )
 }
 
 #[cfg(test)]

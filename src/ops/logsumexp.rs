@@ -1,10 +1,12 @@
 //! Log-sum-exp along the rows of a matrix, and its gradient.
 
-use super::softmax::{Softmax, SoftmaxRow};
+use alloc::vec::Vec;
+
 use crate::error::{Result, check_len, check_shape};
 use crate::finite::{Index, Operand, diagnose, overflow_or_invalid};
 use crate::float::Float;
-use crate::rows::{RowFormula, RowsSeen, apply, row_exp};
+use crate::logits::{LogitFormula, Logits, apply_to_logits, row_exp, row_normalize};
+use crate::rows::RowsSeen;
 use crate::simd::Simd;
 use crate::view::{MatMut, MatRef};
 
@@ -32,7 +34,7 @@ use crate::view::{MatMut, MatRef};
 /// ```
 pub fn logsumexp<T: Float>(x: MatRef<'_, T>, y: &mut [T]) -> Result<()> {
     check_len("logsumexp", "y", y.len(), x.rows(), "the number of rows of x")?;
-    if apply(LogSumExpRow, [x], MatMut::new(y, x.rows(), 1)?)?.finite {
+    if apply_to_logits(LogSumExpRow, Logits::plain(Some(x)), y, None)?.finite {
         return Ok(());
     }
     let inputs = [Operand::matrix("x", x).overlook(|_, x| x == T::neg_infinity())];
@@ -62,8 +64,8 @@ pub fn logsumexp_backward<T: Float>(x: MatRef<'_, T>, dy: &[T], mut dx: MatMut<'
     const NAME: &str = "logsumexp_backward";
     check_len(NAME, "dy", dy.len(), x.rows(), "the number of rows of x")?;
     check_shape(NAME, "dx", dx.shape(), x.shape(), "the shape of x")?;
-    let weighted = SoftmaxRow { options: Softmax::default() };
-    if apply(weighted, [x, MatRef::new(dy, x.rows(), 1)?], dx.reborrow())?.finite {
+    let formula = LogSumExpBackwardRow { dy };
+    if apply_to_logits(formula, Logits::plain(Some(x)), &mut [], Some(dx.reborrow()))?.finite {
         return Ok(());
     }
     let is_empty = |i: usize| x.row_iter(i).all(|&x| x == T::neg_infinity());
@@ -78,14 +80,34 @@ pub fn logsumexp_backward<T: Float>(x: MatRef<'_, T>, dy: &[T], mut dx: MatMut<'
 #[derive(Clone, Copy, Debug)]
 pub struct LogSumExpRow;
 
-impl<T: Float> RowFormula<T, 1> for LogSumExpRow {
+impl<T: Float> LogitFormula<T> for LogSumExpRow {
     const WORK: usize = 6;
 
     #[inline(always)]
-    fn apply<S: Simd<T>>(self, simd: S, [x]: [&[T]; 1], y: &mut [T]) -> RowsSeen {
+    fn apply<S: Simd<T>>(self, simd: S, _: usize, x: &[T], _: &mut [T], value: &mut T, _: &mut Vec<T>) -> RowsSeen {
         let row = row_exp(simd, x, &mut []);
-        let result = row.max + row.log(simd);
-        y.fill(result);
-        RowsSeen::finite(result.is_finite() || row.is_empty())
+        *value = row.max + row.log(simd);
+        RowsSeen::finite(value.is_finite() || row.is_empty())
+    }
+}
+
+/// `dy softmax(x)`.
+#[derive(Clone, Copy, Debug)]
+pub struct LogSumExpBackwardRow<'a, T> {
+    dy: &'a [T],
+}
+
+impl<T: Float> LogitFormula<T> for LogSumExpBackwardRow<'_, T> {
+    const WORK: usize = 6;
+
+    #[inline(always)]
+    fn apply<S: Simd<T>>(self, simd: S, i: usize, x: &[T], dx: &mut [T], _: &mut T, _: &mut Vec<T>) -> RowsSeen {
+        let row = row_exp(simd, x, dx);
+        if row.is_empty() {
+            dx.fill(T::zero());
+            return RowsSeen { finite: true, empty: 1 };
+        }
+        row_normalize(simd, x, row, self.dy[i], dx);
+        RowsSeen::finite(row.is_plain() && self.dy[i].is_finite())
     }
 }

@@ -1,12 +1,16 @@
 //! Softmax and log-softmax along the rows of a matrix, and their gradients.
 
-use crate::error::{Result, check_shape};
+use alloc::vec::Vec;
+
+use crate::error::{Error, Result, Shape, check_shape};
 use crate::finite::{Index, Operand, Watch, diagnose, overflow_or_invalid};
 use crate::float::Float;
+use crate::kernel::Runs;
 use crate::lanes::Lanes;
+use crate::logits::{LogitFormula, LogitRows, Logits, apply_to_logits, row_exp, row_normalize};
 use crate::math;
 use crate::reduce::sum_terms;
-use crate::rows::{RowFormula, RowsSeen, apply, row_exp, row_normalize};
+use crate::rows::{RowFormula, RowsSeen, apply};
 use crate::scaled::power;
 use crate::simd::Simd;
 use crate::sweep::sweep;
@@ -23,22 +27,56 @@ pub enum EmptyRow {
     Uniform,
 }
 
-/// Options of [`softmax_with`].
+/// Options of the softmax functions: what each logit is read as, and what an empty row gives.
+///
+/// A logit `x` is read as `scale x + bias`, the product and the sum rounded once each, or as `-inf` where it is masked;
+/// what stands behind a mask is not looked at.
 ///
 /// ```
-/// use nanproof::{EmptyRow, MatMut, MatRef, Softmax, softmax_with};
+/// use nanproof::{MatMut, MatRef, Softmax, softmax_with};
 ///
-/// let x = [f32::NEG_INFINITY; 4];
-/// let mut y = [0.0; 4];
-/// let options = Softmax { empty: EmptyRow::Uniform };
-/// softmax_with(options, MatRef::new(&x, 1, 4)?, MatMut::new(&mut y, 1, 4)?)?;
-/// assert_eq!(y, [0.25; 4]);
+/// // Scores of 2 queries with 3 keys: the second key is padding, and no query sees a later key.
+/// let (x, keys) = ([1.0_f32, f32::NAN, 5.0, 1.0, f32::NAN, 1.0], [true, false, true]);
+/// let mask = MatRef::with_strides(&keys, 2, 3, 0, 1)?;
+/// let mut y = [0.0; 6];
+/// let options = Softmax { scale: 0.5, mask: Some(mask), causal: Some(1), ..Softmax::default() };
+/// softmax_with(options, MatRef::new(&x, 2, 3)?, MatMut::new(&mut y, 2, 3)?)?;
+/// assert_eq!(y, [1.0, 0.0, 0.0, 0.5, 0.0, 0.5]);
 /// # Ok::<(), nanproof::Error>(())
 /// ```
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Softmax {
-    /// What a row of `-inf` gives.
+#[derive(Clone, Copy, Debug)]
+pub struct Softmax<'a, T> {
+    /// What logits are multiplied by: the inverse of a temperature.
+    pub scale: T,
+    /// What is added to them. `-inf` is an additive mask.
+    pub bias: Option<MatRef<'a, T>>,
+    /// Of the shape of the logits, false where one is masked. A stride of 0 repeats a row or a column.
+    pub mask: Option<MatRef<'a, bool>>,
+    /// The causal mask: row `i` sees the columns up to `i + causal`. With as many rows as columns this is 0; where the
+    /// rows are the last ones of so many columns it is their difference.
+    pub causal: Option<isize>,
+    /// What a row without a logit above `-inf` gives.
     pub empty: EmptyRow,
+}
+
+impl<T: Float> Default for Softmax<'_, T> {
+    fn default() -> Self {
+        Self { scale: T::one(), bias: None, mask: None, causal: None, empty: EmptyRow::default() }
+    }
+}
+
+impl<'a, T: Float> Softmax<'a, T> {
+    /// The logits of the matrix `x` or, in place, of the output; checked.
+    fn logits(self, operation: &'static str, shape: Shape, x: Option<MatRef<'a, T>>) -> Result<Logits<'a, T>> {
+        let Self { scale, bias, mask, causal, .. } = self;
+        if !scale.is_finite() {
+            return Err(Error::Argument { operation, argument: "scale", problem: "must be finite" });
+        }
+        for (operand, found) in [("bias", bias.map(MatRef::shape)), ("mask", mask.map(MatRef::shape))] {
+            check_shape(operation, operand, found.unwrap_or(shape), shape, "the shape of x")?;
+        }
+        Ok(Logits { x, scale, bias, mask, causal })
+    }
 }
 
 /// Softmax of each row: `y[i, j] = exp(x[i, j]) / sum(exp(x[i, ..]))`. Returns how many rows were empty, that is all
@@ -51,7 +89,7 @@ pub struct Softmax {
 /// Gradient: [`softmax_backward`].
 ///
 /// # Errors
-/// [`Error::Shape`](crate::Error::Shape) if the shapes differ; [`Error::NonFinite`](crate::Error::NonFinite) if a logit
+/// [`Error::Shape`] if the shapes differ; [`Error::NonFinite`] if a logit
 /// is NaN or `+inf`.
 ///
 /// ```
@@ -64,28 +102,74 @@ pub struct Softmax {
 /// # Ok::<(), nanproof::Error>(())
 /// ```
 pub fn softmax<T: Float>(x: MatRef<'_, T>, y: MatMut<'_, T>) -> Result<usize> {
-    softmax_with(Softmax::default(), x, y)
+    run("softmax", SoftmaxRow { empty: EmptyRow::default() }, Logits::plain(Some(x)), x.shape(), y)
 }
 
 /// [`softmax`] with [options](Softmax).
 ///
+/// A row whose every logit is masked or `-inf` is empty; it counts, and gives what [`EmptyRow`] says.
+///
+/// Gradient: [`softmax_backward_with`].
+///
 /// # Errors
-/// As [`softmax`].
+/// As [`softmax`], for logits that are not masked; [`Error::Shape`] if the bias or the mask has another shape,
+/// [`Error::Argument`] if the scale is not finite. [`Error::NonFinite`] also if `scale x + bias` overflows to `+inf`.
 ///
 /// ```
-/// use nanproof::{MatMut, MatRef, Softmax, softmax_with};
+/// use nanproof::{EmptyRow, MatMut, MatRef, Softmax, softmax_with};
 ///
-/// let mut y = [0.0_f64; 2];
-/// softmax_with(Softmax::default(), MatRef::new(&[0.0, 0.0], 1, 2)?, MatMut::new(&mut y, 1, 2)?)?;
-/// assert_eq!(y, [0.5; 2]);
+/// let x = [f32::NEG_INFINITY; 4];
+/// let mut y = [0.0; 4];
+/// let options = Softmax { empty: EmptyRow::Uniform, ..Softmax::default() };
+/// assert_eq!(softmax_with(options, MatRef::new(&x, 1, 4)?, MatMut::new(&mut y, 1, 4)?)?, 1);
+/// assert_eq!(y, [0.25; 4]);
 /// # Ok::<(), nanproof::Error>(())
 /// ```
-pub fn softmax_with<T: Float>(options: Softmax, x: MatRef<'_, T>, y: MatMut<'_, T>) -> Result<usize> {
-    check_shape("softmax", "y", y.shape(), x.shape(), "the shape of x")?;
-    let one = [T::one()];
-    let seen = apply(SoftmaxRow { options }, [x, MatRef::with_strides(&one, x.rows(), 1, 0, 1)?], y)?;
+pub fn softmax_with<T: Float>(options: Softmax<'_, T>, x: MatRef<'_, T>, y: MatMut<'_, T>) -> Result<usize> {
+    const NAME: &str = "softmax_with";
+    let logits = options.logits(NAME, x.shape(), Some(x))?;
+    run(NAME, SoftmaxRow { empty: options.empty }, logits, x.shape(), y)
+}
+
+/// [`softmax_with`] in place: the logits become their probabilities.
+///
+/// # Errors
+/// As [`softmax_with`]; the logits are then left as they were.
+///
+/// ```
+/// use nanproof::{MatMut, Softmax, softmax_in_place};
+///
+/// let mut x = [3.0_f32, 3.0, 1.0, f32::NEG_INFINITY];
+/// softmax_in_place(Softmax::default(), MatMut::new(&mut x, 2, 2)?)?;
+/// assert_eq!(x, [0.5, 0.5, 1.0, 0.0]);
+/// # Ok::<(), nanproof::Error>(())
+/// ```
+pub fn softmax_in_place<T: Float>(options: Softmax<'_, T>, x: MatMut<'_, T>) -> Result<usize> {
+    const NAME: &str = "softmax_in_place";
+    let logits = options.logits(NAME, x.shape(), None)?;
+    Logits { x: Some(x.as_ref()), ..logits }.check(NAME)?;
+    let seen = apply_to_logits(SoftmaxRow { empty: options.empty }, logits, &mut [], Some(x))?;
+    Ok(seen.empty)
+}
+
+/// Runs a formula out of place, and reports what it finds.
+fn run<'a, T: Float, F: LogitFormula<T>>(
+    operation: &'static str,
+    formula: F,
+    logits: Logits<'a, T>,
+    shape: Shape,
+    mut y: MatMut<'a, T>,
+) -> Result<usize>
+where
+    T: for<'b> Runs<LogitRows<'b, T, F>>,
+{
+    check_shape(operation, "y", y.shape(), shape, "the shape of x")?;
+    let seen = apply_to_logits(formula, logits, &mut [], Some(y.reborrow()))?;
     if !seen.finite {
-        diagnose("softmax", [Operand::matrix("x", x).overlook(is_masked)], [], overflow_or_invalid)?;
+        let impossible = move |i, j| logits.get(i, j) == Some(T::neg_infinity());
+        let is_impossible = move |index, _| matches!(index, Index::Cell(i, j) if impossible(i, j));
+        let outputs = [logits.as_read(), Operand::matrix("y", y.as_ref()).overlook(is_impossible)];
+        diagnose(operation, logits.operands("x"), outputs, overflow_or_invalid)?;
     }
     Ok(seen.empty)
 }
@@ -97,7 +181,7 @@ pub fn softmax_with<T: Float>(options: Softmax, x: MatRef<'_, T>, y: MatMut<'_, 
 /// underflow, `p` times as many smallest subnormals as the row is long).
 ///
 /// # Errors
-/// [`Error::Shape`](crate::Error::Shape) if the shapes differ; [`Error::NonFinite`](crate::Error::NonFinite) if a
+/// [`Error::Shape`] if the shapes differ; [`Error::NonFinite`] if a
 /// result is not finite.
 ///
 /// ```
@@ -109,16 +193,51 @@ pub fn softmax_with<T: Float>(options: Softmax, x: MatRef<'_, T>, y: MatMut<'_, 
 /// assert_eq!(dx, [0.25, -0.25, 0.0]);
 /// # Ok::<(), nanproof::Error>(())
 /// ```
-pub fn softmax_backward<T: Float>(p: MatRef<'_, T>, dp: MatRef<'_, T>, mut dx: MatMut<'_, T>) -> Result<()> {
-    const NAME: &str = "softmax_backward";
-    check_shape(NAME, "dx", dx.shape(), p.shape(), "the shape of p")?;
-    check_shape(NAME, "dp", dp.shape(), p.shape(), "the shape of p")?;
-    if apply(SoftmaxBackwardRow, [p, dp], dx.reborrow())?.finite {
+pub fn softmax_backward<T: Float>(p: MatRef<'_, T>, dp: MatRef<'_, T>, dx: MatMut<'_, T>) -> Result<()> {
+    softmax_gradients("softmax_backward", T::one(), p, dp, dx)
+}
+
+/// The gradient of [`softmax_with`] and [`softmax_in_place`] with respect to the logits `x`: that of [`softmax`], times
+/// the scale. Without the scale it is the gradient with respect to the bias. Masked logits get exactly 0.
+///
+/// # Errors
+/// As [`softmax_backward`].
+///
+/// ```
+/// use nanproof::{MatMut, MatRef, Softmax, softmax_backward_with};
+///
+/// let mut dx = [0.0_f32; 2];
+/// let options = Softmax { scale: 0.5, ..Softmax::default() };
+/// let (p, dp) = (MatRef::new(&[0.5, 0.5], 1, 2)?, MatRef::new(&[1.0, 0.0], 1, 2)?);
+/// softmax_backward_with(options, p, dp, MatMut::new(&mut dx, 1, 2)?)?;
+/// assert_eq!(dx, [0.125, -0.125]);
+/// # Ok::<(), nanproof::Error>(())
+/// ```
+pub fn softmax_backward_with<T: Float>(
+    options: Softmax<'_, T>,
+    p: MatRef<'_, T>,
+    dp: MatRef<'_, T>,
+    dx: MatMut<'_, T>,
+) -> Result<()> {
+    const NAME: &str = "softmax_backward_with";
+    softmax_gradients(NAME, options.logits(NAME, p.shape(), None)?.scale, p, dp, dx)
+}
+
+fn softmax_gradients<T: Float>(
+    name: &'static str,
+    scale: T,
+    p: MatRef<'_, T>,
+    dp: MatRef<'_, T>,
+    mut dx: MatMut<'_, T>,
+) -> Result<()> {
+    check_shape(name, "dx", dx.shape(), p.shape(), "the shape of p")?;
+    check_shape(name, "dp", dp.shape(), p.shape(), "the shape of p")?;
+    if apply(SoftmaxBackwardRow { scale }, [p, dp], dx.reborrow())?.finite {
         return Ok(());
     }
     let impossible = move |index, _| matches!(index, Index::Cell(i, j) if p.get(i, j).is_some_and(|p| p.is_zero()));
     let inputs = [Operand::matrix("p", p), Operand::matrix("dp", dp).overlook(impossible)];
-    diagnose(NAME, inputs, [Operand::matrix("dx", dx.as_ref())], overflow_or_invalid)
+    diagnose(name, inputs, [Operand::matrix("dx", dx.as_ref())], overflow_or_invalid)
 }
 
 /// The logarithm of the softmax of each row: `y[i, j] = x[i, j] - ln(sum(exp(x[i, ..])))`. Returns how many rows were
@@ -130,7 +249,7 @@ pub fn softmax_backward<T: Float>(p: MatRef<'_, T>, dp: MatRef<'_, T>, mut dx: M
 /// Gradient: [`log_softmax_backward`].
 ///
 /// # Errors
-/// [`Error::Shape`](crate::Error::Shape) if the shapes differ; [`Error::NonFinite`](crate::Error::NonFinite) if a logit
+/// [`Error::Shape`] if the shapes differ; [`Error::NonFinite`] if a logit
 /// is NaN or `+inf`, or a result overflows.
 ///
 /// ```
@@ -141,15 +260,29 @@ pub fn softmax_backward<T: Float>(p: MatRef<'_, T>, dp: MatRef<'_, T>, mut dx: M
 /// assert_eq!(y, [-2.0611537e-9, -20.0]);
 /// # Ok::<(), nanproof::Error>(())
 /// ```
-pub fn log_softmax<T: Float>(x: MatRef<'_, T>, mut y: MatMut<'_, T>) -> Result<usize> {
-    check_shape("log_softmax", "y", y.shape(), x.shape(), "the shape of x")?;
-    let seen = apply(LogSoftmaxRow, [x], y.reborrow())?;
-    if !seen.finite {
-        let masked = move |index, _| matches!(index, Index::Cell(i, j) if x.get(i, j) == Some(T::neg_infinity()));
-        let outputs = [Operand::matrix("y", y.as_ref()).overlook(masked)];
-        diagnose("log_softmax", [Operand::matrix("x", x).overlook(is_masked)], outputs, overflow_or_invalid)?;
-    }
-    Ok(seen.empty)
+pub fn log_softmax<T: Float>(x: MatRef<'_, T>, y: MatMut<'_, T>) -> Result<usize> {
+    run("log_softmax", LogSoftmaxRow, Logits::plain(Some(x)), x.shape(), y)
+}
+
+/// [`log_softmax`] with [options](Softmax), all but `empty`: an empty row gives `-inf`.
+///
+/// Gradient: [`log_softmax_backward_with`].
+///
+/// # Errors
+/// As [`softmax_with`] and [`log_softmax`].
+///
+/// ```
+/// use nanproof::{MatMut, MatRef, Softmax, log_softmax_with};
+///
+/// let mut y = [0.0_f64; 2];
+/// let options = Softmax { causal: Some(0), ..Softmax::default() };
+/// log_softmax_with(options, MatRef::new(&[1.0, 2.0], 1, 2)?, MatMut::new(&mut y, 1, 2)?)?;
+/// assert_eq!(y, [0.0, f64::NEG_INFINITY]);
+/// # Ok::<(), nanproof::Error>(())
+/// ```
+pub fn log_softmax_with<T: Float>(options: Softmax<'_, T>, x: MatRef<'_, T>, y: MatMut<'_, T>) -> Result<usize> {
+    const NAME: &str = "log_softmax_with";
+    run(NAME, LogSoftmaxRow, options.logits(NAME, x.shape(), Some(x))?, x.shape(), y)
 }
 
 /// The gradient of [`log_softmax`]: `dx = dy - exp(y) sum(dy)` in each row, from the result `y`.
@@ -158,7 +291,7 @@ pub fn log_softmax<T: Float>(x: MatRef<'_, T>, mut y: MatMut<'_, T>) -> Result<u
 /// rounding; the error is at most `u (|dy| + 5 exp(y) |sum|)` with `u = 2^-24` or `2^-53`.
 ///
 /// # Errors
-/// [`Error::Shape`](crate::Error::Shape) if the shapes differ; [`Error::NonFinite`](crate::Error::NonFinite) if a
+/// [`Error::Shape`] if the shapes differ; [`Error::NonFinite`] if a
 /// result is not finite.
 ///
 /// ```
@@ -171,52 +304,88 @@ pub fn log_softmax<T: Float>(x: MatRef<'_, T>, mut y: MatMut<'_, T>) -> Result<u
 /// assert_eq!(dx, [0.5, -0.5, 0.0]);
 /// # Ok::<(), nanproof::Error>(())
 /// ```
-pub fn log_softmax_backward<T: Float>(y: MatRef<'_, T>, dy: MatRef<'_, T>, mut dx: MatMut<'_, T>) -> Result<()> {
-    const NAME: &str = "log_softmax_backward";
-    check_shape(NAME, "dx", dx.shape(), y.shape(), "the shape of y")?;
-    check_shape(NAME, "dy", dy.shape(), y.shape(), "the shape of y")?;
-    if apply(LogSoftmaxBackwardRow, [y, dy], dx.reborrow())?.finite {
+pub fn log_softmax_backward<T: Float>(y: MatRef<'_, T>, dy: MatRef<'_, T>, dx: MatMut<'_, T>) -> Result<()> {
+    log_softmax_gradients("log_softmax_backward", T::one(), y, dy, dx)
+}
+
+/// The gradient of [`log_softmax_with`] with respect to the logits `x`: that of [`log_softmax`], times the scale.
+/// Masked logits get exactly 0.
+///
+/// # Errors
+/// As [`log_softmax_backward`].
+///
+/// ```
+/// use nanproof::{MatMut, MatRef, Softmax, log_softmax_backward_with};
+///
+/// let (y, mut dx) = ([0.5_f64.ln(); 2], [0.0; 2]);
+/// let options = Softmax { scale: 2.0, ..Softmax::default() };
+/// let (y, dy) = (MatRef::new(&y, 1, 2)?, MatRef::new(&[1.0, 0.0], 1, 2)?);
+/// log_softmax_backward_with(options, y, dy, MatMut::new(&mut dx, 1, 2)?)?;
+/// assert_eq!(dx, [1.0, -1.0]);
+/// # Ok::<(), nanproof::Error>(())
+/// ```
+pub fn log_softmax_backward_with<T: Float>(
+    options: Softmax<'_, T>,
+    y: MatRef<'_, T>,
+    dy: MatRef<'_, T>,
+    dx: MatMut<'_, T>,
+) -> Result<()> {
+    const NAME: &str = "log_softmax_backward_with";
+    log_softmax_gradients(NAME, options.logits(NAME, y.shape(), None)?.scale, y, dy, dx)
+}
+
+fn log_softmax_gradients<T: Float>(
+    name: &'static str,
+    scale: T,
+    y: MatRef<'_, T>,
+    dy: MatRef<'_, T>,
+    mut dx: MatMut<'_, T>,
+) -> Result<()> {
+    check_shape(name, "dx", dx.shape(), y.shape(), "the shape of y")?;
+    check_shape(name, "dy", dy.shape(), y.shape(), "the shape of y")?;
+    if apply(LogSoftmaxBackwardRow { scale }, [y, dy], dx.reborrow())?.finite {
         return Ok(());
     }
     let masked = move |index, _| matches!(index, Index::Cell(i, j) if y.get(i, j) == Some(T::neg_infinity()));
     let inputs = [Operand::matrix("y", y).overlook(is_masked), Operand::matrix("dy", dy).overlook(masked)];
-    diagnose(NAME, inputs, [Operand::matrix("dx", dx.as_ref())], overflow_or_invalid)
+    diagnose(name, inputs, [Operand::matrix("dx", dx.as_ref())], overflow_or_invalid)
 }
 
 fn is_masked<T: Float>(_: Index, x: T) -> bool {
     x == T::neg_infinity()
 }
 
-/// `factor exp(x) / sum(exp(x))`, with a factor for each row.
+/// `exp(x) / sum(exp(x))`.
 #[derive(Clone, Copy, Debug)]
 pub struct SoftmaxRow {
-    pub(crate) options: Softmax,
+    empty: EmptyRow,
 }
 
-impl<T: Float> RowFormula<T, 2> for SoftmaxRow {
+impl<T: Float> LogitFormula<T> for SoftmaxRow {
     const WORK: usize = 4;
 
     #[inline(always)]
-    fn apply<S: Simd<T>>(self, simd: S, [x, factor]: [&[T]; 2], y: &mut [T]) -> RowsSeen {
-        let factor = factor[0];
+    fn apply<S: Simd<T>>(self, simd: S, _: usize, x: &[T], y: &mut [T], _: &mut T, _: &mut Vec<T>) -> RowsSeen {
         let row = row_exp(simd, x, y);
         if row.is_empty() {
-            y.fill(match self.options.empty {
+            y.fill(match self.empty {
                 EmptyRow::Zeros => T::zero(),
-                EmptyRow::Uniform => factor / T::from(x.len()).unwrap_or_else(T::max_value),
+                EmptyRow::Uniform => T::one() / T::from(x.len()).unwrap_or_else(T::max_value),
             });
-            return RowsSeen { finite: factor.is_finite(), empty: 1 };
+            return RowsSeen { finite: true, empty: 1 };
         }
-        row_normalize(simd, x, row, factor, y);
-        RowsSeen { finite: row.is_plain() && factor.is_finite(), empty: 0 }
+        row_normalize(simd, x, row, T::one(), y);
+        RowsSeen::finite(row.is_plain())
     }
 }
 
-/// `p (dp - sum(p dp))`.
+/// `scale p (dp - sum(p dp))`.
 #[derive(Clone, Copy, Debug)]
-pub struct SoftmaxBackwardRow;
+pub struct SoftmaxBackwardRow<T> {
+    scale: T,
+}
 
-impl<T: Float> RowFormula<T, 2> for SoftmaxBackwardRow {
+impl<T: Float> RowFormula<T, 2> for SoftmaxBackwardRow<T> {
     const WORK: usize = 2;
 
     #[inline(always)]
@@ -224,7 +393,7 @@ impl<T: Float> RowFormula<T, 2> for SoftmaxBackwardRow {
         // The difference dp - sum may overflow though p times it does not: then once more, scaled.
         let mut finite = false;
         for shift in [0, 2] {
-            finite = finite || softmax_gradient(simd, p, dp, dx, power(-shift));
+            finite = finite || softmax_gradient(simd, self.scale, p, dp, dx, power(-shift));
         }
         RowsSeen::finite(finite)
     }
@@ -232,8 +401,9 @@ impl<T: Float> RowFormula<T, 2> for SoftmaxBackwardRow {
 
 /// One row of the gradient of softmax, with `dp` taken times a power of two on the way.
 #[inline(always)]
-fn softmax_gradient<T: Float, S: Simd<T>>(simd: S, p: &[T], dp: &[T], dx: &mut [T], scale: T) -> bool {
-    let (zero, scale, unscale) = (Lanes::zero(simd), Lanes::splat(simd, scale), Lanes::splat(simd, T::one() / scale));
+fn softmax_gradient<T: Float, S: Simd<T>>(simd: S, factor: T, p: &[T], dp: &[T], dx: &mut [T], power: T) -> bool {
+    let (zero, scale, unscale) = (Lanes::zero(simd), Lanes::splat(simd, power), Lanes::splat(simd, T::one() / power));
+    let factor = Lanes::splat(simd, factor);
     let sum = sum_terms(
         simd,
         [p, dp],
@@ -251,7 +421,7 @@ fn softmax_gradient<T: Float, S: Simd<T>>(simd: S, p: &[T], dp: &[T], dx: &mut [
         [dx],
         #[inline(always)]
         |[p, dp], [_]| {
-            let product = p * (dp * scale - sum) * unscale;
+            let product = p * (dp * scale - sum) * unscale * factor;
             let result = p.eq(zero).select(zero, product);
             watch.see(result);
             [result]
@@ -264,11 +434,11 @@ fn softmax_gradient<T: Float, S: Simd<T>>(simd: S, p: &[T], dp: &[T], dx: &mut [
 #[derive(Clone, Copy, Debug)]
 pub struct LogSoftmaxRow;
 
-impl<T: Float> RowFormula<T, 1> for LogSoftmaxRow {
+impl<T: Float> LogitFormula<T> for LogSoftmaxRow {
     const WORK: usize = 4;
 
     #[inline(always)]
-    fn apply<S: Simd<T>>(self, simd: S, [x]: [&[T]; 1], y: &mut [T]) -> RowsSeen {
+    fn apply<S: Simd<T>>(self, simd: S, _: usize, x: &[T], y: &mut [T], _: &mut T, _: &mut Vec<T>) -> RowsSeen {
         let row = row_exp(simd, x, &mut []);
         if row.is_empty() {
             y.fill(T::neg_infinity());
@@ -292,11 +462,13 @@ impl<T: Float> RowFormula<T, 1> for LogSoftmaxRow {
     }
 }
 
-/// `dy - exp(y) sum(dy)`.
+/// `scale (dy - exp(y) sum(dy))`.
 #[derive(Clone, Copy, Debug)]
-pub struct LogSoftmaxBackwardRow;
+pub struct LogSoftmaxBackwardRow<T> {
+    scale: T,
+}
 
-impl<T: Float> RowFormula<T, 2> for LogSoftmaxBackwardRow {
+impl<T: Float> RowFormula<T, 2> for LogSoftmaxBackwardRow<T> {
     const WORK: usize = 3;
 
     #[inline(always)]
@@ -304,7 +476,7 @@ impl<T: Float> RowFormula<T, 2> for LogSoftmaxBackwardRow {
         // The sum of dy may overflow though its product with a small exp(y) does not: then once more, scaled.
         let mut finite = false;
         for shift in [0, 64] {
-            finite = finite || log_softmax_gradient(simd, y, dy, dx, shift);
+            finite = finite || log_softmax_gradient(simd, self.scale, y, dy, dx, shift);
         }
         RowsSeen::finite(finite)
     }
@@ -312,7 +484,8 @@ impl<T: Float> RowFormula<T, 2> for LogSoftmaxBackwardRow {
 
 /// One row of the gradient of log-softmax, with the sum of `dy` taken times `2^-shift`; whether it is finite.
 #[inline(always)]
-fn log_softmax_gradient<T: Float, S: Simd<T>>(simd: S, y: &[T], dy: &[T], dx: &mut [T], shift: i32) -> bool {
+fn log_softmax_gradient<T: Float, S: Simd<T>>(simd: S, factor: T, y: &[T], dy: &[T], dx: &mut [T], shift: i32) -> bool {
+    let factor = Lanes::splat(simd, factor);
     let (zero, lowest) = (Lanes::zero(simd), Lanes::splat(simd, T::neg_infinity()));
     let (is_retry, scale) = (shift != 0, Lanes::splat(simd, power(-shift)));
     let (two, four, quarter) =
@@ -341,7 +514,7 @@ fn log_softmax_gradient<T: Float, S: Simd<T>>(simd: S, y: &[T], dy: &[T], dx: &m
                 let quarters = dy * quarter - math::scaled_product(sum, e, exponent + shift - two);
                 result = result.abs().le(largest).select(result, quarters * four);
             }
-            let result = y.eq(lowest).select(zero, result);
+            let result = y.eq(lowest).select(zero, result * factor);
             watch.see(result);
             [result]
         },

@@ -13,14 +13,24 @@ pub struct Baseline;
 /// Whether `wide` rounds its `mul_add` once on this target.
 const FUSED: bool = cfg!(any(target_feature = "fma", all(target_arch = "aarch64", target_feature = "neon")));
 
+#[inline(never)]
+fn call<R>(f: impl FnOnce() -> R) -> R {
+    f()
+}
+
 impl Simd<f32> for Baseline {
     type Vector = f32x16;
     type Mask = f32x16;
     type Wide = Self;
 
-    #[inline(always)]
+    #[inline(never)] // one copy of each kernel
     fn vectorize<K: Kernel<Elem = f32>>(self, kernel: K) -> K::Output {
         kernel.run(self)
+    }
+
+    #[inline(always)]
+    fn share<R>(self, formula: impl FnOnce() -> R) -> R {
+        if FUSED { formula() } else { call(formula) }
     }
 
     #[inline(always)]
@@ -160,9 +170,14 @@ impl Simd<f64> for Baseline {
     type Mask = f64x8;
     type Wide = Self;
 
-    #[inline(always)]
+    #[inline(never)] // one copy of each kernel
     fn vectorize<K: Kernel<Elem = f64>>(self, kernel: K) -> K::Output {
         kernel.run(self)
+    }
+
+    #[inline(always)]
+    fn share<R>(self, formula: impl FnOnce() -> R) -> R {
+        if FUSED { formula() } else { call(formula) }
     }
 
     #[inline(always)]

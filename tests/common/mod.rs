@@ -292,8 +292,17 @@ pub(crate) fn every_op<T: Float>() -> Vec<Op<T>> {
         }),
         ("softmax", |c| write([c.x.len()], |[y]| softmax(c.matrix(c.x), c.matrix_mut(y)))),
         ("softmax_with", |c| {
-            let options = Softmax { empty: EmptyRow::Uniform };
+            let options = Softmax { empty: EmptyRow::Uniform, ..Softmax::default() };
             write([c.x.len()], |[y]| softmax_with(options, c.matrix(c.x), c.matrix_mut(y)))
+        }),
+        ("softmax_with, scaled and masked", |c| {
+            let (mask, bias) = (c.mask(), c.some_of_z(c.x.len()));
+            write([c.x.len()], |[y]| softmax_with(c.masked(&mask, &bias), c.matrix(c.x), c.matrix_mut(y)))
+        }),
+        ("softmax_in_place", |c| update([c.x], |[x]| softmax_in_place(Softmax::default(), c.matrix_mut(x)))),
+        ("softmax_in_place, scaled and masked", |c| {
+            let (mask, bias) = (c.mask(), c.some_of_z(c.x.len()));
+            update([c.x], |[x]| softmax_in_place(c.masked(&mask, &bias), c.matrix_mut(x)))
         }),
         ("softmax_backward", |c| {
             write([c.x.len(); 2], |[p, dx]| {
@@ -301,7 +310,25 @@ pub(crate) fn every_op<T: Float>() -> Vec<Op<T>> {
                 softmax_backward(c.matrix(p), c.matrix(c.y), c.matrix_mut(dx))
             })
         }),
+        ("softmax_backward_with", |c| {
+            let options = Softmax { scale: num(0.7), ..Softmax::default() };
+            write([c.x.len(); 2], |[p, dx]| {
+                softmax_with(options, c.matrix(c.x), c.matrix_mut(p))?;
+                softmax_backward_with(options, c.matrix(p), c.matrix(c.y), c.matrix_mut(dx))
+            })
+        }),
         ("log_softmax", |c| write([c.x.len()], |[y]| log_softmax(c.matrix(c.x), c.matrix_mut(y)))),
+        ("log_softmax_with", |c| {
+            let (mask, bias) = (c.mask(), c.some_of_z(c.x.len()));
+            write([c.x.len()], |[y]| log_softmax_with(c.masked(&mask, &bias), c.matrix(c.x), c.matrix_mut(y)))
+        }),
+        ("log_softmax_backward_with", |c| {
+            let options = Softmax { scale: num(0.7), ..Softmax::default() };
+            write([c.x.len(); 2], |[y, dx]| {
+                log_softmax_with(options, c.matrix(c.x), c.matrix_mut(y))?;
+                log_softmax_backward_with(options, c.matrix(y), c.matrix(c.y), c.matrix_mut(dx))
+            })
+        }),
         ("log_softmax_backward", |c| {
             write([c.x.len(); 2], |[y, dx]| {
                 log_softmax(c.matrix(c.x), c.matrix_mut(y))?;
@@ -324,6 +351,26 @@ pub(crate) fn every_op<T: Float>() -> Vec<Op<T>> {
             let options = CrossEntropy { reduction: Reduction::Sum, ..c.options() };
             write([c.x.len()], |[dx]| {
                 cross_entropy_with_gradient(options, c.matrix(c.x), &c.targets(), c.matrix_mut(dx))
+                    .map(|loss| wide(loss.value))
+            })
+        }),
+        ("cross_entropy_in_place", |c| {
+            update([c.x], |[x]| {
+                cross_entropy_in_place(c.options(), c.matrix_mut(x), &c.targets()).map(|loss| wide(loss.value))
+            })
+        }),
+        ("cross_entropy, smooth and weighted", |c| {
+            let (mask, weights) = (c.mask(), c.some_of_z(c.cols).into_iter().map(T::abs).collect::<Vec<_>>());
+            let options = c.smooth(&mask, &weights);
+            write([c.x.len()], |[dx]| {
+                cross_entropy_with_gradient(options, c.matrix(c.x), &c.targets(), c.matrix_mut(dx))
+                    .map(|loss| wide(loss.value))
+            })
+        }),
+        ("cross_entropy, of probabilities", |c| {
+            let q = c.y.iter().map(|y| y.abs()).collect::<Vec<_>>();
+            write([c.x.len()], |[dx]| {
+                cross_entropy_with_gradient(CrossEntropy::default(), c.matrix(c.x), c.matrix(&q), c.matrix_mut(dx))
                     .map(|loss| wide(loss.value))
             })
         }),
@@ -359,9 +406,29 @@ impl<'a, T: Float> Case<'a, T> {
         z.iter().copied().cycle().take(len).collect()
     }
 
+    /// Every fifth element is masked.
+    fn mask(&self) -> Vec<bool> {
+        (0..self.x.len()).map(|i| i % 5 != 3).collect()
+    }
+
+    fn masked<'b>(&self, mask: &'b [bool], bias: &'b [T]) -> Softmax<'b, T> {
+        let mask = Some(MatRef::new(mask, self.rows, self.cols).expect("an element each"));
+        Softmax { scale: num(0.7), bias: Some(self.matrix(bias)), mask, causal: Some(3), ..Softmax::default() }
+    }
+
+    fn smooth<'b>(&self, mask: &'b [bool], weights: &'b [T]) -> CrossEntropy<'b, T> {
+        CrossEntropy {
+            smoothing: num(0.1),
+            weights: Some(weights),
+            z_loss: num(1e-3),
+            mask: Some(MatRef::new(mask, self.rows, self.cols).expect("an element each")),
+            ..CrossEntropy::default()
+        }
+    }
+
     /// Target 0 is ignored.
-    fn options(&self) -> CrossEntropy {
-        CrossEntropy { ignore: Some(0), reduction: Reduction::Mean }
+    fn options(&self) -> CrossEntropy<'_, T> {
+        CrossEntropy { ignore: Some(0), reduction: Reduction::Mean, ..CrossEntropy::default() }
     }
 
     fn targets(&self) -> Vec<u32> {
