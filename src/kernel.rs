@@ -9,7 +9,8 @@ use crate::float::Float;
 use crate::gemm::Gemm;
 use crate::isa::dispatch;
 use crate::logits::LogitRows;
-use crate::ops::activation::{Relu, ReluBackward, Tanh, TanhBackward};
+use crate::math::Function;
+use crate::ops::activation::formulas::{Backward, Forward};
 use crate::ops::check::AllFinite;
 use crate::ops::clip::{Clamp, ClampBackward};
 use crate::ops::cross_entropy::CrossEntropyRow;
@@ -29,7 +30,7 @@ use crate::ops::sum::{Dot, Sum};
 use crate::rows::Rowwise;
 use crate::simd::Simd;
 use crate::squares::SumOfSquares;
-use crate::sweep::{Elementwise, Rehearsal};
+use crate::sweep::{Elementwise, Map, Rehearsal};
 
 /// A computation over any instruction set.
 ///
@@ -165,6 +166,7 @@ compile!(
     Survey<'a, Self>,
     Elementwise<'a, Self, BinaryCrossEntropy, 2, 1>,
     Elementwise<'a, Self, BinaryCrossEntropyBackward<Self>, 2, 1>,
+    Elementwise<'a, Self, Backward<Self>, 2, 1>,
     Elementwise<'a, Self, Clamp<Self>, 0, 1>,
     Elementwise<'a, Self, ClampBackward<Self>, 2, 1>,
     Elementwise<'a, Self, Divergence, 2, 1>,
@@ -175,12 +177,8 @@ compile!(
     Elementwise<'a, Self, PowerBackward<Self>, 3, 2>,
     Elementwise<'a, Self, Quotient<Self>, 2, 1>,
     Elementwise<'a, Self, QuotientBackward<Self>, 3, 2>,
-    Elementwise<'a, Self, Relu, 1, 1>,
-    Elementwise<'a, Self, ReluBackward, 2, 1>,
     Elementwise<'a, Self, Scale<Self>, 0, 1>,
     Elementwise<'a, Self, ScaleSteps<Self>, 0, 1>,
-    Elementwise<'a, Self, Tanh, 1, 1>,
-    Elementwise<'a, Self, TanhBackward, 2, 1>,
     Elementwise<'a, Self, AdamWStep<Self>, 1, 3>,
     Elementwise<'a, Self, SgdStep<Self>, 1, 2>,
     Elementwise<'a, Self, XLog, 2, 1>,
@@ -195,6 +193,8 @@ compile!(
     LogitRows<'a, Self, SoftmaxRow>,
     LogitRows<'a, Self, WeightedRow<'a, Self>>,
     LogitRows<'a, Self, WeightedBackwardRow<'a, Self>>,
+    Map<'a, Self, Forward<Self>>,
+    Map<'a, Self, Function>,
     Rehearsal<'a, Self, AdamWStep<Self>, 1, 3>,
     Rehearsal<'a, Self, Calm<Self>, 1, 2>,
     Rehearsal<'a, Self, Calm<Self>, 1, 3>,

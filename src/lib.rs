@@ -92,7 +92,6 @@ mod isa;
 mod kernel;
 mod lanes;
 mod logits;
-mod math;
 mod ops;
 mod reduce;
 mod rows;
@@ -105,6 +104,7 @@ mod view;
 
 #[cfg(feature = "std")]
 pub mod guide;
+pub mod math;
 pub mod reference;
 
 pub use diagnose::*;

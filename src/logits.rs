@@ -244,7 +244,7 @@ impl<T: Float> RowSum<T> {
     /// `ln(sum(exp(x - max)))`.
     #[inline(always)]
     pub(crate) fn log<S: Simd<T>>(&self, simd: S) -> T {
-        math::ln_1p(Lanes::splat(simd, self.rest.value())).first()
+        math::ln_1p::ln_1p(Lanes::splat(simd, self.rest.value())).first()
     }
 
     /// `sum(exp(x - max))`.

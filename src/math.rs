@@ -7,21 +7,46 @@ use crate::float::Float;
 use crate::lanes::Lanes;
 use crate::simd::Simd;
 
+mod erf;
 mod exp;
-mod ln;
-mod ln_1p;
+mod exp2;
+pub(crate) mod exp_m1;
+mod gelu_tanh;
+pub(crate) mod ln;
+pub(crate) mod ln_1p;
+mod log2;
+mod mish;
 #[cfg(test)]
 mod oracle;
-mod tanh;
+mod sigmoid;
+pub(crate) mod slices;
+mod softplus;
+pub(crate) mod tanh;
 
-pub(crate) use exp::{exp_of_difference, exp_of_sum, exp_parts, scale, scaled_product, split_exponent};
-pub(crate) use ln::{ln, ln_parts};
-pub(crate) use ln_1p::ln_1p;
-pub(crate) use tanh::{tanh, tanh_derivative_times};
+pub use crate::ops::{log_sigmoid, sigmoid, softplus, tanh};
+pub use slices::{Function, erf, erfc, exp, exp_m1, exp2, in_place, ln, ln_1p, log2, sqrt};
+
+pub(crate) use erf::{gelu, gelu_derivative_times};
+pub(crate) use exp::{clamp, exp_of_difference, exp_of_sum, exp_parts, scale, scaled_product, split_exponent};
+pub(crate) use gelu_tanh::{gelu_tanh, gelu_tanh_derivative_times};
+pub(crate) use ln::ln_parts;
+pub(crate) use mish::{mish, mish_derivative_times};
+pub(crate) use sigmoid::{sigmoid_derivative_times, sigmoid_times, silu, silu_derivative_times};
+pub(crate) use tanh::tanh_derivative_times;
 
 /// What the vector functions need to know of a type; each set stands beside the function that it serves.
-pub trait Constants: exp::ExpConstants + ln::LnConstants + ln_1p::Ln1pConstants + tanh::TanhConstants {}
-impl<T: exp::ExpConstants + ln::LnConstants + ln_1p::Ln1pConstants + tanh::TanhConstants> Constants for T {}
+pub trait Constants:
+    erf::ErfConstants
+    + exp::ExpConstants
+    + gelu_tanh::GeluTanhConstants
+    + ln::LnConstants
+    + ln_1p::Ln1pConstants
+    + log2::Log2Constants
+    + tanh::TanhConstants
+{
+}
+impl Constants for f32 {}
+impl Constants for f64 {}
 
 /// `c[0] + c[1] x + c[2] x^2 + ...` (Horner).
 #[inline(always)]

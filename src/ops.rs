@@ -26,7 +26,12 @@ pub(crate) mod scale;
 pub(crate) mod softmax;
 pub(crate) mod sum;
 
-pub use activation::{relu, relu_backward, tanh, tanh_backward};
+pub use activation::{
+    elu, elu_backward, gelu, gelu_backward, gelu_tanh, gelu_tanh_backward, hard_sigmoid, hard_sigmoid_backward,
+    hard_swish, hard_swish_backward, hard_tanh, hard_tanh_backward, leaky_relu, leaky_relu_backward, log_sigmoid,
+    log_sigmoid_backward, mish, mish_backward, relu, relu_backward, sigmoid, sigmoid_backward, silu, silu_backward,
+    softplus, softplus_backward, tanh, tanh_backward,
+};
 pub use batched::{matmul_batched, matmul_batched_with};
 pub use check::{check_finite, check_operation};
 pub use clip::{

@@ -184,6 +184,44 @@ impl Wide {
         }
     }
 
+    /// The complement of the error function.
+    ///
+    /// ```
+    /// assert_eq!(nanproof::reference::Wide::new(0.5_f64).erfc().to_f64(), 0.4795001221869535);
+    /// ```
+    #[must_use]
+    pub fn erfc(self) -> Self {
+        let two = Self::from(2_u32);
+        match self.to_f64() {
+            x if x.is_nan() => self,
+            x if x < 0.0 => two - (-self).erfc(),
+            x if x < 3.0 => Self::ONE - self.erf_series(),
+            _ => {
+                // e^(-x^2) / sqrt(pi) / (x + 1/2 / (x + 2/2 / (x + 3/2 / (x + ...))))
+                let rest = (1..=100_u32).rev().fold(self, |rest, i| self + Self::from(i) / (two * rest));
+                (-(self * self)).exp() / (Self::PI.sqrt() * rest)
+            }
+        }
+    }
+
+    /// The error function.
+    ///
+    /// ```
+    /// assert_eq!(nanproof::reference::Wide::new(0.5_f64).erf().to_f64(), 0.5204998778130465);
+    /// ```
+    #[must_use]
+    pub fn erf(self) -> Self {
+        if self.to_f64().abs() < 3.0 { self.erf_series() } else { Self::ONE - self.erfc() }
+    }
+
+    /// `2 x e^(-x^2) / sqrt(pi) (1 + 2x^2/3 (1 + 2x^2/5 (1 + 2x^2/7 ...)))`.
+    fn erf_series(self) -> Self {
+        let (two, square) = (Self::from(2_u32), self * self);
+        let sum = (1..=90_u32).rev().fold(Self::ONE, |sum, i| Self::ONE + two * square / Self::from(2 * i + 1) * sum);
+        two * self * (-square).exp() / Self::PI.sqrt() * sum
+    }
+
+    const PI: Self = Self { high: core::f64::consts::FRAC_PI_2, low: 6.123_233_995_736_766e-17, exponent: 1 };
     const ZERO: Self = Self { high: 0.0, low: 0.0, exponent: 0 };
     const ONE: Self = Self { high: 1.0, low: 0.0, exponent: 0 };
     const LN_2: Self =
@@ -946,4 +984,227 @@ pub fn tanh_backward<T: Float>(x: T, dy: T) -> Wide {
     let e = (-(x + x)).exp(); // 1 / cosh(x)^2 = 4 e / (1 + e)^2 with e = exp(-2 |x|)
     let sum = Wide::ONE + e;
     Wide::new(dy) * (Wide::new(4.0) * e / (sum * sum))
+}
+
+/// `2^x`.
+///
+/// ```
+/// assert_eq!(nanproof::reference::exp2(0.5_f64).to_f64(), std::f64::consts::SQRT_2);
+/// ```
+#[must_use]
+pub fn exp2<T: Float>(x: T) -> Wide {
+    (Wide::new(x) * Wide::LN_2).exp()
+}
+
+/// The logarithm to base 2.
+///
+/// ```
+/// assert_eq!(nanproof::reference::log2(8.0_f64).to_f64(), 3.0);
+/// ```
+#[must_use]
+pub fn log2<T: Float>(x: T) -> Wide {
+    Wide::new(x).ln() / Wide::LN_2
+}
+
+/// The error function.
+///
+/// ```
+/// assert_eq!(nanproof::reference::erf(f32::INFINITY).to_f64(), 1.0);
+/// ```
+#[must_use]
+pub fn erf<T: Float>(x: T) -> Wide {
+    Wide::new(x).erf()
+}
+
+/// The complement of the error function.
+///
+/// ```
+/// assert_eq!(nanproof::reference::erfc(0.0_f32).to_f64(), 1.0);
+/// ```
+#[must_use]
+pub fn erfc<T: Float>(x: T) -> Wide {
+    Wide::new(x).erfc()
+}
+
+/// `1 / (1 + e^-x)`.
+///
+/// ```
+/// assert_eq!(nanproof::reference::sigmoid(0.0_f32).to_f64(), 0.5);
+/// ```
+#[must_use]
+pub fn sigmoid<T: Float>(x: T) -> Wide {
+    logistic(Wide::new(x))
+}
+
+/// `ln(1 + e^x)`.
+///
+/// ```
+/// assert_eq!(nanproof::reference::softplus(0.0_f64).to_f64(), std::f64::consts::LN_2);
+/// ```
+#[must_use]
+pub fn softplus<T: Float>(x: T) -> Wide {
+    if x > T::zero() {
+        Wide::new(x) + (-Wide::new(x)).exp().ln_1p() // ln(1 + e^x) - ln(e^x) = ln(1 + e^-x)
+    } else {
+        Wide::new(x).exp().ln_1p()
+    }
+}
+
+/// `x / (1 + e^-x)`, and the limit at `-Inf`.
+///
+/// ```
+/// assert_eq!(nanproof::reference::silu(f32::NEG_INFINITY).to_f64(), 0.0);
+/// ```
+#[must_use]
+pub fn silu<T: Float>(x: T) -> Wide {
+    gated(x, logistic)
+}
+
+/// `x erfc(-x / sqrt(2)) / 2`, and the limit at `-Inf`.
+///
+/// ```
+/// assert_eq!(nanproof::reference::gelu(f32::NEG_INFINITY).to_f64(), 0.0);
+/// ```
+#[must_use]
+pub fn gelu<T: Float>(x: T) -> Wide {
+    gated(x, normal)
+}
+
+/// `x (1 + tanh(u)) / 2` with `u = sqrt(2 / pi) (x + 0.044715 x^3)`, and the limit at `-Inf`.
+///
+/// ```
+/// assert_eq!(nanproof::reference::gelu_tanh(f32::NEG_INFINITY).to_f64(), 0.0);
+/// ```
+#[must_use]
+pub fn gelu_tanh<T: Float>(x: T) -> Wide {
+    gated(x, |x| logistic(gelu_exponent(x).0))
+}
+
+/// `x tanh(ln(1 + e^x))`, and the limit at `-Inf`.
+///
+/// ```
+/// assert_eq!(nanproof::reference::mish(f32::NEG_INFINITY).to_f64(), 0.0);
+/// ```
+#[must_use]
+pub fn mish<T: Float>(x: T) -> Wide {
+    gated(x, mish_gate)
+}
+
+/// `x` where `x > 0`, else `alpha (e^x - 1)`.
+///
+/// ```
+/// assert_eq!(nanproof::reference::elu(2.0, f32::NEG_INFINITY).to_f64(), -2.0);
+/// ```
+#[must_use]
+pub fn elu<T: Float>(alpha: T, x: T) -> Wide {
+    if x > T::zero() { Wide::new(x) } else { Wide::new(alpha) * Wide::new(x).exp_m1() }
+}
+
+/// The gradient of [`sigmoid`]: `dy s (1 - s)`.
+///
+/// ```
+/// assert_eq!(nanproof::reference::sigmoid_backward(0.0_f32, 4.0).to_f64(), 1.0);
+/// ```
+#[must_use]
+pub fn sigmoid_backward<T: Float>(x: T, dy: T) -> Wide {
+    let x = Wide::new(x);
+    Wide::new(dy) * logistic(x) * logistic(-x)
+}
+
+/// The gradient of [`softplus`]: `dy / (1 + e^-x)`.
+///
+/// ```
+/// assert_eq!(nanproof::reference::softplus_backward(0.0_f32, 4.0).to_f64(), 2.0);
+/// ```
+#[must_use]
+pub fn softplus_backward<T: Float>(x: T, dy: T) -> Wide {
+    Wide::new(dy) * logistic(Wide::new(x))
+}
+
+/// The gradient of [`silu`]: `dy (s + x s (1 - s))`, and the limits.
+///
+/// ```
+/// assert_eq!(nanproof::reference::silu_backward(0.0_f32, 4.0).to_f64(), 2.0);
+/// ```
+#[must_use]
+pub fn silu_backward<T: Float>(x: T, dy: T) -> Wide {
+    gated_backward(x, dy, |x| (logistic(x), logistic(x) * logistic(-x)))
+}
+
+/// The gradient of [`gelu`]: `dy (P(x) + x p(x))`, and the limits.
+///
+/// ```
+/// assert_eq!(nanproof::reference::gelu_backward(0.0_f32, 4.0).to_f64(), 2.0);
+/// ```
+#[must_use]
+pub fn gelu_backward<T: Float>(x: T, dy: T) -> Wide {
+    let density = |x: Wide| (-(x * x) / Wide::from(2_u32)).exp() / (Wide::PI + Wide::PI).sqrt();
+    gated_backward(x, dy, |x| (normal(x), density(x)))
+}
+
+/// The gradient of [`gelu_tanh`]: `dy (s + x s (1 - s) 2u')`, and the limits.
+///
+/// ```
+/// assert_eq!(nanproof::reference::gelu_tanh_backward(0.0_f32, 4.0).to_f64(), 2.0);
+/// ```
+#[must_use]
+pub fn gelu_tanh_backward<T: Float>(x: T, dy: T) -> Wide {
+    gated_backward(x, dy, |x| {
+        let (exponent, slope) = gelu_exponent(x);
+        (logistic(exponent), logistic(exponent) * logistic(-exponent) * slope)
+    })
+}
+
+/// The gradient of [`mish`]: `dy (s + x (1 - s^2) / (1 + e^-x))`, and the limits.
+///
+/// ```
+/// assert_eq!(nanproof::reference::mish_backward(f32::INFINITY, 4.0).to_f64(), 4.0);
+/// ```
+#[must_use]
+pub fn mish_backward<T: Float>(x: T, dy: T) -> Wide {
+    gated_backward(x, dy, |x| (mish_gate(x), (Wide::ONE - mish_gate(x) * mish_gate(x)) * logistic(x)))
+}
+
+/// `1 / (1 + e^-x)`, without overflow.
+fn logistic(x: Wide) -> Wide {
+    let e = (-x.abs()).exp();
+    (if x < Wide::ZERO { e } else { Wide::ONE }) / (Wide::ONE + e)
+}
+
+/// The distribution function of the normal distribution.
+fn normal(x: Wide) -> Wide {
+    let two = Wide::from(2_u32);
+    (-x / two.sqrt()).erfc() / two
+}
+
+/// `tanh(ln(1 + e^x))`.
+fn mish_gate(x: Wide) -> Wide {
+    let two = Wide::from(2_u32);
+    let e = (-x.abs()).exp();
+    if x < Wide::ZERO {
+        e * (e + two) / (e * (e + two) + two)
+    } else {
+        (Wide::ONE + two * e) / (Wide::ONE + two * e + two * e * e)
+    }
+}
+
+/// `2u` of [`gelu_tanh`], and its derivative.
+fn gelu_exponent(x: Wide) -> (Wide, Wide) {
+    let scale = Wide::from(2_u32) * (Wide::from(2_u32) / Wide::PI).sqrt();
+    let cubic = Wide::from(44_715_u32) / Wide::from(1_000_000_u32);
+    (scale * (x + cubic * x * x * x), scale * (Wide::ONE + Wide::from(3_u32) * cubic * x * x))
+}
+
+/// `x gate(x)`, which is 0 at `-Inf`.
+fn gated<T: Float>(x: T, gate: impl Fn(Wide) -> Wide) -> Wide {
+    if x == T::neg_infinity() { Wide::ZERO } else { Wide::new(x) * gate(Wide::new(x)) }
+}
+
+/// `dy (gate(x) + x gate'(x))`, which is 0 at `-Inf` and `dy` at `+Inf`.
+fn gated_backward<T: Float>(x: T, dy: T, gate: impl Fn(Wide) -> (Wide, Wide)) -> Wide {
+    if x.is_infinite() {
+        return if x > T::zero() { Wide::new(dy) } else { Wide::ZERO };
+    }
+    let (value, slope) = gate(Wide::new(x));
+    Wide::new(dy) * (value + Wide::new(x) * slope)
 }

@@ -374,6 +374,59 @@ impl<T: Float, F: Formula<T, N, M>, const N: usize, const M: usize> Kernel for R
     }
 }
 
+/// The kernel of a function of one operand, `y = f(x)`; of `y` itself where there is no `x`. Both have one length.
+///
+/// There is one loop for blocks and tail, because the compiler has many functions to go through in it.
+#[derive(Debug)]
+pub struct Map<'a, T, F> {
+    formula: F,
+    x: Option<&'a [T]>,
+    y: &'a mut [T],
+}
+
+impl<T: Float, F: Formula<T, 0, 1>> Kernel for Map<'_, T, F> {
+    type Elem = T;
+    type Output = Seen;
+
+    #[inline(always)]
+    fn run<S: Simd<T>>(self, simd: S) -> Seen {
+        let (mut watch, mut guard) = (Watch::new(simd), Guard::new(simd));
+        for start in (0..self.y.len()).step_by(T::LANES) {
+            let x = match T::blocks(&self.x.unwrap_or(self.y)[start..]) {
+                ([block, ..], _) => Lanes::load(simd, block),
+                ([], tail) => load_tail(simd, tail, tail[0]),
+            };
+            let [y] = self.formula.apply([], [x], &mut guard);
+            watch.see(y);
+            match T::blocks_mut(&mut self.y[start..]) {
+                ([block, ..], _) => *block = y.store(),
+                ([], tail) => store_tail(y, tail),
+            }
+        }
+        Seen::new(watch, guard)
+    }
+
+    fn work(&self) -> usize {
+        self.y.len()
+    }
+
+    fn halve(self) -> Result<(Self, Self), Self> {
+        let Self { formula, x, y } = self;
+        let at = y.len() / 2;
+        let (first, rest) = y.split_at_mut(at);
+        Ok((Self { formula, x: x.map(|x| &x[..at]), y: first }, Self { formula, x: x.map(|x| &x[at..]), y: rest }))
+    }
+}
+
+/// Applies a function of one operand, in place where there is no `x`.
+pub(crate) fn map<'a, T, F>(formula: F, x: Option<&'a [T]>, y: &'a mut [T]) -> Result<Seen>
+where
+    F: Formula<T, 0, 1>,
+    T: Float + Runs<Map<'a, T, F>>,
+{
+    launch(Map { formula, x, y })
+}
+
 /// Applies a formula to slices of one length.
 pub(crate) fn apply<'a, T, F: Formula<T, N, M>, const N: usize, const M: usize>(
     formula: F,

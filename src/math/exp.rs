@@ -31,6 +31,10 @@ pub trait ExpConstants: Sized + 'static {
     const EXP_NORMAL_FROM: Self;
     /// Up to it the sum of exponents in `e^x` is right; beyond it `e^x` overflows.
     const EXP_INFINITE_ABOVE: Self;
+    /// The greatest number whose exponential is finite.
+    const EXP_FINITE_TO: Self;
+    /// The greatest number whose power of two is finite.
+    const EXP2_FINITE_TO: Self;
     /// Where `exp_parts` clamps: beyond any quotient of two finite numbers.
     const EXP_PARTS_LIMIT: Self;
 }
@@ -44,6 +48,8 @@ impl ExpConstants for f32 {
     const EXP_ZERO_BELOW: Self = -104.0;
     const EXP_NORMAL_FROM: Self = -86.6;
     const EXP_INFINITE_ABOVE: Self = 89.0;
+    const EXP_FINITE_TO: Self = 88.722_83;
+    const EXP2_FINITE_TO: Self = 128.0_f32.next_down();
     const EXP_PARTS_LIMIT: Self = 700.0;
 }
 
@@ -67,6 +73,8 @@ impl ExpConstants for f64 {
     const EXP_ZERO_BELOW: Self = -745.2;
     const EXP_NORMAL_FROM: Self = -707.5;
     const EXP_INFINITE_ABOVE: Self = 710.0;
+    const EXP_FINITE_TO: Self = 709.782_712_893_383_9;
+    const EXP2_FINITE_TO: Self = 1024.0_f64.next_down();
     const EXP_PARTS_LIMIT: Self = 5600.0;
 }
 
@@ -92,6 +100,17 @@ impl<T: Float, S: Simd<T>> Reduced<T, S> {
         Self { shifted, n, high, low }
     }
 
+    /// The same for the exponent `x ln 2`.
+    #[inline(always)]
+    pub(super) fn base_2(x: Lanes<T, S>) -> Self {
+        let shift = x.all(T::TO_INTEGER - T::one());
+        let shifted = x + shift;
+        let n = shifted - shift;
+        let r = x - n;
+        let (high, error) = r.two_mul(x.all(T::LN2_HIGH));
+        Self { shifted, n, high, low: r.mul_add(x.all(T::LN2_LOW), error) }
+    }
+
     /// `carry + high^2/2 + r^3 p(r)/2`.
     ///
     /// Half the square of `high` is the largest term, so it goes last, into the fused multiply-add that makes it exact.
@@ -108,14 +127,14 @@ impl<T: Float, S: Simd<T>> Reduced<T, S> {
     /// `e^r` in two terms: `1 + high` rounded, and the rest, in which `low (1 + high)` is what `low` adds to the first
     /// two terms of the series.
     #[inline(always)]
-    fn significand(self) -> (Lanes<T, S>, Lanes<T, S>) {
+    pub(super) fn significand(self) -> (Lanes<T, S>, Lanes<T, S>) {
         let (sum, error) = self.high.all(T::one()).fast_two_sum(self.high);
         (sum, self.tail(self.low.mul_add(sum, error)))
     }
 
     /// The bits of `x 2^(n-1)`.
     #[inline(always)]
-    fn scale_by_half(self, x: Lanes<T, S>) -> Lanes<T, S> {
+    pub(super) fn scale_by_half(self, x: Lanes<T, S>) -> Lanes<T, S> {
         x.int_add(self.shifted.shl(T::FRACTION_BITS))
     }
 
@@ -132,7 +151,6 @@ impl<T: Float, S: Simd<T>> Reduced<T, S> {
 /// results are rounded once.
 ///
 /// Largest error: f32 0.549 ULP, over all inputs, at 3.1210995; f64 0.55 ULP, sampled.
-#[cfg(test)] // until the vector functions are public
 #[inline(always)]
 pub(crate) fn exp<T: Float, S: Simd<T>>(x: Lanes<T, S>) -> Lanes<T, S> {
     exp_of_sum(x, x.all(T::zero()))
@@ -148,15 +166,18 @@ pub(crate) fn exp<T: Float, S: Simd<T>>(x: Lanes<T, S>) -> Lanes<T, S> {
 pub(crate) fn exp_of_sum<T: Float, S: Simd<T>>(hi: Lanes<T, S>, lo: Lanes<T, S>) -> Lanes<T, S> {
     hi.share(
         #[inline(always)]
-        || {
-            let reduced = Reduced::new(hi, lo);
-            let (sum, tail) = reduced.significand();
-            // The exponent of the greatest results is out of range where the significand is below 1: half of it is not.
-            let half = reduced.scale_by_half(sum + tail);
-            let result = with_small_results(hi, reduced, sum, tail, half + half);
-            hi.le(hi.all(T::EXP_INFINITE_ABOVE)).select(result, hi + hi.all(T::infinity()))
-        },
+        || exp_of_reduced(hi, Reduced::new(hi, lo)),
     )
+}
+
+/// The exponential of a reduced argument that is near `hi`.
+#[inline(always)]
+pub(super) fn exp_of_reduced<T: Float, S: Simd<T>>(hi: Lanes<T, S>, reduced: Reduced<T, S>) -> Lanes<T, S> {
+    let (sum, tail) = reduced.significand();
+    // The exponent of the greatest results is out of range where the significand is below 1: half of it is not.
+    let half = reduced.scale_by_half(sum + tail);
+    let result = with_small_results(hi, reduced, sum, tail, half + half);
+    hi.le(hi.all(T::EXP_INFINITE_ABOVE)).select(result, hi + hi.all(T::infinity()))
 }
 
 /// [`exp_of_sum`] for `hi <= 0`, or NaN: what a softmax needs, with less to look out for.
@@ -174,7 +195,7 @@ pub(crate) fn exp_of_difference<T: Float, S: Simd<T>>(hi: Lanes<T, S>, lo: Lanes
 
 /// `result`, but where the exponential is subnormal or 0.
 #[inline(always)]
-fn with_small_results<T: Float, S: Simd<T>>(
+pub(super) fn with_small_results<T: Float, S: Simd<T>>(
     hi: Lanes<T, S>,
     reduced: Reduced<T, S>,
     sum: Lanes<T, S>,
@@ -291,16 +312,37 @@ pub(crate) fn scaled_product<T: Float, S: Simd<T>>(a: Lanes<T, S>, m: Lanes<T, S
     )
 }
 
+/// [`scaled_product`] of a factor in two terms, `m + m_low`, which costs no rounding of its own.
+#[inline(always)]
+pub(super) fn scaled_product_of_sum<T: Float, S: Simd<T>>(
+    a: Lanes<T, S>,
+    (m, m_low): (Lanes<T, S>, Lanes<T, S>),
+    n: Lanes<T, S>,
+) -> Lanes<T, S> {
+    a.share(
+        #[inline(always)]
+        || {
+            let up = T::from(T::FRACTION_BITS + 8).expect("a small integer");
+            let down = -(T::one() + T::one());
+            let shift = a.abs().lt(a.all(T::one())).select(a.all(up), a.all(down));
+            let factor = power(shift);
+            let product = a.mul_add(m * factor, a * (m_low * factor));
+            // An infinity times the second term may be NaN.
+            scale(a.abs().lt(a.all(T::infinity())).select(product, a * m), n - shift)
+        },
+    )
+}
+
 /// `2^n` for integral `n` whose power is a normal number.
 #[inline(always)]
-fn power<T: Float, S: Simd<T>>(n: Lanes<T, S>) -> Lanes<T, S> {
+pub(super) fn power<T: Float, S: Simd<T>>(n: Lanes<T, S>) -> Lanes<T, S> {
     let bias = T::from(T::BIAS).expect("a small integer");
     (n + n.all(T::TO_INTEGER + bias)).shl(T::FRACTION_BITS)
 }
 
 /// `x` within limits; NaN stays NaN.
 #[inline(always)]
-pub(super) fn clamp<T: Float, S: Simd<T>>(x: Lanes<T, S>, low: T, high: T) -> Lanes<T, S> {
+pub(crate) fn clamp<T: Float, S: Simd<T>>(x: Lanes<T, S>, low: T, high: T) -> Lanes<T, S> {
     let (low, high) = (x.all(low), x.all(high));
     let x = x.lt(low).select(low, x);
     high.lt(x).select(high, x)

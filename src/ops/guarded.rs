@@ -279,7 +279,7 @@ impl<T: Float> Formula<T, 1, 1> for Guarded<T> {
             Function::Recip => one / x,
             Function::Sqrt => x.sqrt(),
             Function::Rsqrt => one / x.sqrt(),
-            Function::Ln => math::ln(x),
+            Function::Ln => math::ln::ln(x),
         };
         [guarded.select(x.all(self.options.default), y)]
     }

@@ -1,6 +1,6 @@
 //! The linear layer: a product with a bias and an activation, and its gradients.
 
-use super::activation::{rectify, rectify_backward};
+use super::activation::formulas::{rectify, rectify_backward};
 use super::matmul::{Name, Product};
 use crate::error::{Result, Shape, check_len, check_shape};
 use crate::finite::{Index, Operand, Watch, diagnose, overflow_or_invalid};
@@ -188,7 +188,7 @@ impl Activation {
         match self {
             Self::Identity => z,
             Self::Relu => rectify(z),
-            Self::Tanh => math::tanh(z),
+            Self::Tanh => math::tanh::tanh(z),
         }
     }
 

@@ -1,0 +1,29 @@
+//! The exponential less 1.
+//!
+//! Method: with `e^x = 2^n e^r` reduced as for [`exp`](super::exp), `2^n - 1` and `2^n (e^r - 1)` are summed in two terms
+//! (W. J. Cody, W. Waite, "Software Manual for the Elementary Functions", 1980).
+
+use super::exp::{Reduced, clamp};
+use crate::float::Float;
+use crate::lanes::Lanes;
+use crate::simd::Simd;
+
+/// `e^x - 1`.
+///
+/// All `x`: tiny numbers and zeros give themselves, `-Inf` gives -1, `+Inf` gives `+Inf`, NaN gives NaN. Overflows as
+/// the rounded true value does.
+#[inline(always)]
+pub(crate) fn exp_m1<T: Float, S: Simd<T>>(x: Lanes<T, S>) -> Lanes<T, S> {
+    let (zero, one) = (x.all(T::zero()), x.all(T::one()));
+    let half = x.all(T::one() / (T::one() + T::one()));
+    let reduced = Reduced::new(clamp(x, T::EXP_NORMAL_FROM, T::EXP_INFINITE_ABOVE), zero);
+    let tail = reduced.tail(reduced.low.mul_add(reduced.high, reduced.low));
+    // Half of everything, because 2^n is out of range for the greatest results.
+    let power = reduced.scale_by_half(one);
+    let (base, base_error) = power.two_sum(-half);
+    let (sum, error) = base.fast_two_sum(power * reduced.high);
+    let result = sum + power.mul_add(tail, error + base_error);
+    // Half of a subnormal number has a bit less.
+    let tiny = x.abs().lt(x.all(T::epsilon()) * half * half);
+    tiny.select(x, result + result)
+}

@@ -1,0 +1,124 @@
+//! The logistic sigmoid, products with it, and its derivatives.
+//!
+//! Method: all are rational in `t = e^-|x|`, which is at most 1 and comes in two terms and with an exponent of its own:
+//! nothing cancels, overflows, or underflows before the last step. Quotients are corrected once by their residue
+//! (T. J. Dekker, Numerische Mathematik 18, 1971).
+
+use super::exp::{Reduced, clamp, exp_parts, power, scaled_product, scaled_product_of_sum};
+use crate::float::Float;
+use crate::lanes::{Lanes, Mask};
+use crate::simd::Simd;
+
+/// `1 / (1 + e^-x)`.
+///
+/// All `x`: `-Inf` gives 0, `+Inf` gives 1, NaN gives NaN; subnormal results are kept.
+#[inline(always)]
+pub(crate) fn sigmoid<T: Float, S: Simd<T>>(x: Lanes<T, S>) -> Lanes<T, S> {
+    sigmoid_times(x.all(T::one()), x, x.all(T::zero()))
+}
+
+/// `x / (1 + e^-x)`: the sigmoid linear unit.
+///
+/// All `x`: `-Inf` gives 0, `+Inf` gives `+Inf`, NaN gives NaN. Right also where the sigmoid alone underflows.
+#[inline(always)]
+pub(crate) fn silu<T: Float, S: Simd<T>>(x: Lanes<T, S>) -> Lanes<T, S> {
+    let zero = x.all(T::zero());
+    x.eq(-x.all(T::infinity())).select(zero, sigmoid_times(x, x, zero))
+}
+
+/// `a / (1 + e^-(hi + lo))`, the quotient rounded but once before its product with `a`.
+///
+/// All `a` and `hi`; `lo` is 0 where `hi` is large.
+#[inline(always)]
+pub(crate) fn sigmoid_times<T: Float, S: Simd<T>>(a: Lanes<T, S>, hi: Lanes<T, S>, lo: Lanes<T, S>) -> Lanes<T, S> {
+    hi.share(
+        #[inline(always)]
+        || {
+            let (zero, one) = (hi.all(T::zero()), hi.all(T::one()));
+            let negative = hi.lt(zero);
+            let reduced =
+                Reduced::new(-clamp(hi, -T::EXP_PARTS_LIMIT, T::EXP_PARTS_LIMIT).abs(), negative.select(lo, -lo));
+            let (sum, tail) = reduced.significand();
+            let power = power_beside_one(reduced.n);
+            let (divisor, error) = one.fast_two_sum(sum * power);
+            let divisor_low = tail.mul_add(power, error);
+
+            let (numerator, numerator_low) = (negative.select(sum, one), negative.select(tail, zero));
+            let inverse = one / divisor;
+            let quotient = numerator * inverse;
+            let residue = quotient.mul_add(-divisor, numerator) + quotient.mul_add(-divisor_low, numerator_low);
+            scaled_product_of_sum(a, (quotient, residue * inverse), negative.select(reduced.n, zero))
+        },
+    )
+}
+
+/// `2^n`, or so little in its place that 1 does not feel it.
+#[inline(always)]
+pub(super) fn power_beside_one<T: Float, S: Simd<T>>(n: Lanes<T, S>) -> Lanes<T, S> {
+    let bits = T::FRACTION_BITS + T::FRACTION_BITS;
+    power(n.larger(n.all(-T::from(bits).expect("a small integer"))))
+}
+
+/// `t = e^-|x|`, in parts and as a number beside 1.
+#[derive(Clone, Copy)]
+pub(super) struct Decay<T: Float, S: Simd<T>> {
+    pub(super) negative: Mask<T, S>,
+    /// `t = m 2^n`.
+    pub(super) m: Lanes<T, S>,
+    pub(super) n: Lanes<T, S>,
+    pub(super) t: Lanes<T, S>,
+}
+
+impl<T: Float, S: Simd<T>> Decay<T, S> {
+    /// Of `hi + lo`; `lo` is 0 where `hi` is large.
+    #[inline(always)]
+    pub(super) fn new(hi: Lanes<T, S>, lo: Lanes<T, S>) -> Self {
+        let negative = hi.lt(hi.all(T::zero()));
+        let (m, n) = exp_parts(-hi.abs(), negative.select(lo, -lo));
+        Self { negative, m, n, t: m * power_beside_one(n) }
+    }
+
+    /// `g t below` where the argument is negative, `g above` elsewhere; the factors are at most 2^13.
+    #[inline(always)]
+    pub(super) fn product(self, g: Lanes<T, S>, below: Lanes<T, S>, above: Lanes<T, S>) -> Lanes<T, S> {
+        let shift = g.all(T::from(13).expect("a small integer"));
+        let factor = self.negative.select(self.m * below, above) * power(-shift);
+        scaled_product(g, factor, self.negative.select(self.n, g.all(T::zero())) + shift)
+    }
+}
+
+/// `g` times the derivative of the sigmoid at `x`: `g t / (1 + t)^2`.
+///
+/// `x = +-Inf` gives 0 times `g`, NaN gives NaN.
+#[inline(always)]
+pub(crate) fn sigmoid_derivative_times<T: Float, S: Simd<T>>(x: Lanes<T, S>, g: Lanes<T, S>) -> Lanes<T, S> {
+    let Decay { m, n, t, .. } = Decay::new(x, x.all(T::zero()));
+    scaled_product(g, m / one_plus_squared(t), n)
+}
+
+/// `g` times the derivative of [`silu`] at `x`.
+#[inline(always)]
+pub(crate) fn silu_derivative_times<T: Float, S: Simd<T>>(x: Lanes<T, S>, g: Lanes<T, S>) -> Lanes<T, S> {
+    let zero = x.all(T::zero());
+    gated_derivative_times(Decay::new(x, zero), clamp(x, -T::EXP_PARTS_LIMIT, T::EXP_PARTS_LIMIT), g)
+}
+
+/// `g` times the derivative of `x / (1 + e^-w)`, with `t = e^-|w|`: `g ((1 + t) + x w' t) / (1 + t)^2`, and for a negative
+/// `w` `g t ((1 + t) + x w') / (1 + t)^2`.
+#[inline(always)]
+pub(super) fn gated_derivative_times<T: Float, S: Simd<T>>(
+    decay: Decay<T, S>,
+    x_times_slope: Lanes<T, S>,
+    g: Lanes<T, S>,
+) -> Lanes<T, S> {
+    let t = decay.t;
+    let sum = t.all(T::one()) + t;
+    let inverse = t.all(T::one()) / one_plus_squared(t);
+    decay.product(g, (sum + x_times_slope) * inverse, x_times_slope.mul_add(t, sum) * inverse)
+}
+
+/// `(1 + t)^2`.
+#[inline(always)]
+fn one_plus_squared<T: Float, S: Simd<T>>(t: Lanes<T, S>) -> Lanes<T, S> {
+    t.mul_add(t.all(T::one() + T::one()) + t, t.all(T::one()))
+}
