@@ -27,6 +27,7 @@ use crate::ops::running_logsumexp::{BlockSumRow, JoinPartials};
 use crate::ops::scale::{Scale, ScaleSteps};
 use crate::ops::softmax::{LogSoftmaxBackwardRow, LogSoftmaxRow, SoftmaxBackwardRow, SoftmaxRow};
 use crate::ops::sum::{Dot, Sum};
+use crate::row_map::{RowGradient, RowMap};
 use crate::rows::Rowwise;
 use crate::simd::Simd;
 use crate::squares::SumOfSquares;
@@ -161,6 +162,7 @@ compile!(
     Gemm<'a, Self>,
     JoinPartials<'a, Self>,
     MaxAbs<'a, Self>,
+    RowGradient<'a, Self>,
     Sum<'a, Self>,
     SumOfSquares<'a, Self>,
     Survey<'a, Self>,
@@ -204,4 +206,5 @@ compile!(
     Rowwise<'a, Self, ActivationBackwardRow, 2>,
     Rowwise<'a, Self, LogSoftmaxBackwardRow<Self>, 2>,
     Rowwise<'a, Self, SoftmaxBackwardRow<Self>, 2>,
+    Rowwise<'a, Self, RowMap<'a, Self>, 2>,
 );

@@ -43,15 +43,19 @@
 //! | a classification loss | [`cross_entropy`] | [`cross_entropy_backward`], [`cross_entropy_with_gradient`], [`cross_entropy_in_place`] |
 //! | a loss of two classes | [`binary_cross_entropy`] | [`binary_cross_entropy_backward`] |
 //! | a divergence, an entropy | [`kl_divergence`], [`softmax_entropy`] | [`kl_divergence_backward`], [`softmax_entropy_backward`] |
-//! | extremes of rows | [`row_max`], [`row_min`], [`row_argmax`], [`row_argmin`] | [`row_max_backward`], [`row_min_backward`] |
+//! | extremes of rows | [`max_rows`], [`min_rows`], [`argmax_rows`], [`argmin_rows`] | [`max_rows_backward`], [`min_rows_backward`] |
 //! | a quotient, safe at 0 | [`safe_div`], [`safe_recip`] | [`safe_div_backward`], [`safe_recip_backward`] |
 //! | roots | [`safe_sqrt`], [`safe_rsqrt`] | [`safe_sqrt_backward`], [`safe_rsqrt_backward`] |
 //! | logarithms | [`safe_ln`], [`xlogy`], [`xlog1py`] | [`safe_ln_backward`], [`xlogy_backward`], [`xlog1py_backward`] |
 //! | powers | [`safe_pow`] | [`safe_pow_backward`] |
 //! | sums and norms | [`sum`], [`dot`], [`l2_norm`], [`NormPartial`] | [`sum_backward`], [`dot_backward`], [`l2_norm_backward`] |
+//! | norms of any order | [`lp_norm`], [`lp_norm_rows`] | [`lp_norm_backward`], [`lp_norm_rows_backward`] |
+//! | statistics of rows | [`mean_rows`], [`variance_rows`], [`std_rows`] | [`mean_rows_backward`], [`variance_rows_backward`], [`std_rows_backward`] |
+//! | normalised rows | [`layer_norm`], [`rms_norm`], [`normalize`] | [`layer_norm_backward`], [`rms_norm_backward`], [`normalize_backward`] |
+//! | angles between rows | [`cosine_similarity`] | [`cosine_similarity_backward`] |
 //! | activations | [`relu`], [`tanh`] | [`relu_backward`], [`tanh_backward`] |
 //! | bounded gradients | [`clip_by_value`], [`clip_by_norm`], [`clip_by_rms`], [`clip_by_global_norm`], [`clip_by_global_norm_with`] | [`clip_by_value_backward`] |
-//! | bounded rows of gradients | [`clip_rows_by_norm`], [`clip_unitwise`] | |
+//! | bounded rows of gradients | [`clip_rows_by_norm`], [`clip_rows_with_norms`], [`clip_unitwise`] | |
 //! | gradients in mixed precision | [`unscale`], [`DynamicLossScale`] | |
 //! | a step of training | [`Sgd`], [`Adam`], [`AdamW`] | |
 //! | whether all is finite | [`check_finite`], [`check_operation`] | |
@@ -92,8 +96,11 @@ mod isa;
 mod kernel;
 mod lanes;
 mod logits;
+mod long;
+mod moments;
 mod ops;
 mod reduce;
+mod row_map;
 mod rows;
 mod scaled;
 mod simd;

@@ -543,6 +543,238 @@ pub fn l2_norm_backward<T: Float>(x: &[T], g: T) -> Vec<Wide> {
     x.iter().map(|&x| if norm.is_zero() { norm } else { Wide::new(g) * Wide::new(x) / norm }).collect()
 }
 
+/// `(x[0] + x[1] + ...) / n`.
+///
+/// ```
+/// assert_eq!(nanproof::reference::mean(&[1e300_f64, 3.0, -1e300]).to_f64(), 1.0);
+/// ```
+#[must_use]
+pub fn mean<T: Float>(x: &[T]) -> Wide {
+    sum(x) / count(x.len())
+}
+
+/// `sum((x - mean)^2) / (n - ddof)`.
+///
+/// ```
+/// assert_eq!(nanproof::reference::variance(&[1.0_f32, 2.0, 6.0], 1).to_f64(), 7.0);
+/// ```
+#[must_use]
+pub fn variance<T: Float>(x: &[T], ddof: usize) -> Wide {
+    let squares = deviations(x).into_iter().fold(Wide::ZERO, |sum, d| sum + d * d);
+    squares / count(x.len() - ddof)
+}
+
+/// The gradient of [`variance`]: `g 2 (x - mean) / (n - ddof)`.
+///
+/// ```
+/// assert_eq!(nanproof::reference::variance_backward(&[1.0_f32, 3.0], 0, 5.0)[1].to_f64(), 5.0);
+/// ```
+#[must_use]
+pub fn variance_backward<T: Float>(x: &[T], ddof: usize, g: T) -> Vec<Wide> {
+    let factor = Wide::new(g) * Wide::new(2.0_f64) / count(x.len() - ddof);
+    deviations(x).into_iter().map(|d| factor * d).collect()
+}
+
+/// The gradient of the root of [`variance`]: `g (x - mean) / ((n - ddof) std)`, and 0 where that is 0.
+///
+/// ```
+/// assert_eq!(nanproof::reference::std_backward(&[1.0_f32, 3.0], 0, 4.0)[1].to_f64(), 2.0);
+/// ```
+#[must_use]
+pub fn std_backward<T: Float>(x: &[T], ddof: usize, g: T) -> Vec<Wide> {
+    let std = variance(x, ddof).sqrt();
+    let factor = Wide::new(g) / count(x.len() - ddof);
+    deviations(x).into_iter().map(|d| if std.is_zero() { std } else { factor * d / std }).collect()
+}
+
+fn count(n: usize) -> Wide {
+    Wide::from(u32::try_from(n).expect("no more than a test can hold"))
+}
+
+fn deviations<T: Float>(x: &[T]) -> Vec<Wide> {
+    let mean = mean(x);
+    x.iter().map(|&x| Wide::new(x) - mean).collect()
+}
+
+/// `(|x[0]|^p + |x[1]|^p + ...)^(1/p)`, and the largest magnitude for an infinite `p`.
+///
+/// ```
+/// assert_eq!(nanproof::reference::lp_norm(1.0, &[3.0_f32, -4.0]).to_f64(), 7.0);
+/// ```
+#[must_use]
+pub fn lp_norm<T: Float>(p: T, x: &[T]) -> Wide {
+    if p.is_infinite() {
+        return x.iter().map(|&x| Wide::new(x).abs()).fold(Wide::ZERO, |a, b| if a < b { b } else { a });
+    }
+    let p = Wide::new(p);
+    let sum =
+        x.iter().filter(|x| !x.is_zero()).map(|&x| power_of(Wide::new(x).abs(), p)).fold(Wide::ZERO, |a, b| a + b);
+    if sum.is_zero() { sum } else { power_of(sum, Wide::ONE / p) }
+}
+
+/// The gradient of [`lp_norm`], for a finite `p`: `g sign(x) (|x| / norm)^(p-1)`, and 0 where `x` is 0.
+///
+/// ```
+/// assert_eq!(nanproof::reference::lp_norm_backward(1.0, &[3.0_f32, -4.0], 5.0)[1].to_f64(), -5.0);
+/// ```
+#[must_use]
+pub fn lp_norm_backward<T: Float>(p: T, x: &[T], g: T) -> Vec<Wide> {
+    let (norm, exponent) = (lp_norm(p, x), Wide::new(p) - Wide::ONE);
+    let gradient = |&x: &T| {
+        if x.is_zero() {
+            return Wide::ZERO;
+        }
+        let size = Wide::new(g) * power_of(Wide::new(x).abs() / norm, exponent);
+        if x < T::zero() { -size } else { size }
+    };
+    x.iter().map(gradient).collect()
+}
+
+fn power_of(x: Wide, exponent: Wide) -> Wide {
+    (exponent * x.ln()).exp()
+}
+
+/// `(x - mean) / sqrt(variance + eps)`; 0 where the divisor is.
+///
+/// ```
+/// assert_eq!(nanproof::reference::layer_norm(&[1.0_f32, 3.0], 0.0)[1].to_f64(), 1.0);
+/// ```
+#[must_use]
+pub fn layer_norm<T: Float>(x: &[T], eps: T) -> Vec<Wide> {
+    over(deviations(x), deviation(x, eps))
+}
+
+/// `x / sqrt(mean(x^2) + eps)`; 0 where the divisor is.
+///
+/// ```
+/// assert_eq!(nanproof::reference::rms_norm(&[2.0_f32, -2.0], 0.0)[1].to_f64(), -1.0);
+/// ```
+#[must_use]
+pub fn rms_norm<T: Float>(x: &[T], eps: T) -> Vec<Wide> {
+    over(widened(x), root_mean_square(x, eps))
+}
+
+/// `x / max(|x|, eps)`; 0 where the divisor is.
+///
+/// ```
+/// assert_eq!(nanproof::reference::normalize(&[3.0_f64, 4.0], 0.0)[1].to_f64(), 0.8);
+/// ```
+#[must_use]
+pub fn normalize<T: Float>(x: &[T], eps: T) -> Vec<Wide> {
+    let (norm, eps) = (l2_norm(x), Wide::new(eps));
+    over(widened(x), if norm < eps { eps } else { norm })
+}
+
+fn deviation<T: Float>(x: &[T], eps: T) -> Wide {
+    (variance(x, 0) + Wide::new(eps)).sqrt()
+}
+
+fn root_mean_square<T: Float>(x: &[T], eps: T) -> Wide {
+    (dot(x, x) / count(x.len()) + Wide::new(eps)).sqrt()
+}
+
+fn widened<T: Float>(x: &[T]) -> Vec<Wide> {
+    x.iter().map(|&x| Wide::new(x)).collect()
+}
+
+fn over(x: Vec<Wide>, divisor: Wide) -> Vec<Wide> {
+    x.into_iter().map(|x| if divisor.is_zero() { divisor } else { x / divisor }).collect()
+}
+
+/// The gradient of [`layer_norm`] for `g = weight dy`: `(g - mean(g) - y mean(g y)) / sqrt(variance + eps)`, and 0 where
+/// the divisor is. The terms of each sum.
+///
+/// ```
+/// let dx = nanproof::reference::layer_norm_backward(&[1.0_f32, 3.0], 0.0, &[1.0; 2], &[5.0, 5.0]);
+/// assert_eq!(dx[1].into_iter().map(|term| term.to_f64()).sum::<f64>(), 0.0);
+/// ```
+#[must_use]
+pub fn layer_norm_backward<T: Float>(x: &[T], eps: T, weight: &[T], dy: &[T]) -> Vec<[Wide; 3]> {
+    let (y, n) = (layer_norm(x, eps), count(x.len()));
+    let mean_g = dot(weight, dy) / n;
+    let along = along(&y, weight, dy) / n;
+    let term = |y: Wide, g: Wide| [g, -mean_g, -(y * along)];
+    gradient_terms(&y, weight, dy, deviation(x, eps), term)
+}
+
+/// The gradient of [`rms_norm`] for `g = weight dy`: `(g - y mean(g y)) / sqrt(mean(x^2) + eps)`, and 0 where the divisor
+/// is. The terms of each sum.
+///
+/// ```
+/// let dx = nanproof::reference::rms_norm_backward(&[2.0_f32, 2.0], 0.0, &[1.0; 2], &[1.0, 0.0]);
+/// assert_eq!(dx[0].map(|term| term.to_f64()), [0.5, 0.0, -0.25]);
+/// ```
+#[must_use]
+pub fn rms_norm_backward<T: Float>(x: &[T], eps: T, weight: &[T], dy: &[T]) -> Vec<[Wide; 3]> {
+    let y = rms_norm(x, eps);
+    let along = along(&y, weight, dy) / count(x.len());
+    let term = |y: Wide, g: Wide| [g, Wide::ZERO, -(y * along)];
+    gradient_terms(&y, weight, dy, root_mean_square(x, eps), term)
+}
+
+/// The gradient of [`normalize`]: `(dy - y sum(dy y)) / |x|` where the norm is above `eps`, else `dy / eps`; 0 where the
+/// divisor is. The terms of each sum.
+///
+/// ```
+/// let dx = nanproof::reference::normalize_backward(&[0.0_f32, 2.0], 0.0, &[1.0, 1.0]);
+/// assert_eq!(dx[1].map(|term| term.to_f64()), [0.5, 0.0, -0.5]);
+/// ```
+#[must_use]
+pub fn normalize_backward<T: Float>(x: &[T], eps: T, dy: &[T]) -> Vec<[Wide; 3]> {
+    let (y, norm, eps) = (normalize(x, eps), l2_norm(x), Wide::new(eps));
+    let ones = vec![T::one(); x.len()];
+    let along = if eps < norm { along(&y, &ones, dy) } else { Wide::ZERO };
+    let term = |y: Wide, g: Wide| [g, Wide::ZERO, -(y * along)];
+    gradient_terms(&y, &ones, dy, if norm < eps { eps } else { norm }, term)
+}
+
+/// `sum(y weight dy)`.
+fn along<T: Float>(y: &[Wide], weight: &[T], dy: &[T]) -> Wide {
+    let terms = y.iter().zip(weight).zip(dy).map(|((&y, &w), &dy)| y * Wide::new(w) * Wide::new(dy));
+    terms.fold(Wide::ZERO, |a, b| a + b)
+}
+
+fn gradient_terms<T: Float>(
+    y: &[Wide],
+    weight: &[T],
+    dy: &[T],
+    divisor: Wide,
+    terms: impl Fn(Wide, Wide) -> [Wide; 3],
+) -> Vec<[Wide; 3]> {
+    let each = y.iter().zip(weight).zip(dy).map(|((&y, &w), &dy)| terms(y, Wide::new(w) * Wide::new(dy)));
+    each.map(|terms| if divisor.is_zero() { [divisor; 3] } else { terms.map(|term| term / divisor) }).collect()
+}
+
+/// `sum(a b) / (|a| |b|)`, and 0 where a norm is.
+///
+/// ```
+/// assert_eq!(nanproof::reference::cosine_similarity(&[3.0_f64, 4.0], &[4.0, 3.0]).to_f64(), 0.96);
+/// ```
+#[must_use]
+pub fn cosine_similarity<T: Float>(a: &[T], b: &[T]) -> Wide {
+    let norms = l2_norm(a) * l2_norm(b);
+    if norms.is_zero() { norms } else { dot(a, b) / norms }
+}
+
+/// The gradient of [`cosine_similarity`] by `a`: `dy (b / |b| - cosine a / |a|) / |a|`, and 0 where a norm is. The terms of
+/// each sum.
+///
+/// ```
+/// let da = nanproof::reference::cosine_similarity_backward(&[2.0_f32, 0.0], &[0.0, 4.0], 1.0);
+/// assert_eq!(da[1].map(|term| term.to_f64()), [0.5, 0.0]);
+/// ```
+#[must_use]
+pub fn cosine_similarity_backward<T: Float>(a: &[T], b: &[T], dy: T) -> Vec<[Wide; 2]> {
+    let (a_norm, b_norm, cosine) = (l2_norm(a), l2_norm(b), cosine_similarity(a, b));
+    let gradient = |(&a, &b): (&T, &T)| {
+        if a_norm.is_zero() || b_norm.is_zero() {
+            return [Wide::ZERO; 2];
+        }
+        [Wide::new(b) / b_norm, -(cosine * Wide::new(a) / a_norm)].map(|term| Wide::new(dy) * term / a_norm)
+    };
+    a.iter().zip(b).map(gradient).collect()
+}
+
 /// `x` if its norm is at most `max_norm`, else `x max_norm / |x|`.
 ///
 /// ```

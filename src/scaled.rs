@@ -79,7 +79,7 @@ impl Scaled<f64> {
 }
 
 /// `floor(log2 |x|)` of a normal number.
-fn exponent_of<T: Float>(x: T) -> i32 {
+pub(crate) fn exponent_of<T: Float>(x: T) -> i32 {
     let exponent_and_sign = i32::try_from(x.to_bits() >> T::FRACTION_BITS).expect("twelve bits at most");
     (exponent_and_sign & (2 * T::BIAS + 1)) - T::BIAS
 }

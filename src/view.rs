@@ -603,7 +603,12 @@ impl<'a, T> MatMut<'a, T> {
     /// Two halves by rows, or the whole again if there are not two, or they interleave.
     pub(crate) fn halve_rows(self) -> Result<(Self, Self), Self> {
         let half = self.layout.rows / 2;
-        if half == 0 || self.layout.interleaves(half) { Err(self) } else { Ok(self.split(half)) }
+        self.cut_rows(half)
+    }
+
+    /// The rows before `at` and those from it on, or the whole again if there are none before, or they interleave.
+    pub(crate) fn cut_rows(self, at: usize) -> Result<(Self, Self), Self> {
+        if at == 0 || self.layout.interleaves(at) { Err(self) } else { Ok(self.split(at)) }
     }
 
     fn split(self, at: usize) -> (Self, Self) {

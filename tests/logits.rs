@@ -6,11 +6,11 @@ mod common;
 use common::{Kind, Rng, Worst, assert_same, data, mat, mat_mut, num, on_every_isa, report, same, wide};
 use nanproof::reference::{self, Wide};
 use nanproof::{
-    Class, CrossEntropy, Error, Float, Index, LogSumExp, MatRef, Origin, Reduction, Softmax, Targets,
-    binary_cross_entropy, binary_cross_entropy_backward, cross_entropy, cross_entropy_backward, cross_entropy_in_place,
-    cross_entropy_with_gradient, kl_divergence, kl_divergence_backward, log_softmax, log_softmax_with,
-    logsumexp_weighted, logsumexp_weighted_backward, row_argmax, row_argmin, row_max, row_max_backward, row_min,
-    row_min_backward, softmax, softmax_backward, softmax_backward_with, softmax_entropy, softmax_entropy_backward,
+    Class, CrossEntropy, Error, Float, Index, LogSumExp, MatRef, Origin, Reduction, Softmax, Targets, argmax_rows,
+    argmin_rows, binary_cross_entropy, binary_cross_entropy_backward, cross_entropy, cross_entropy_backward,
+    cross_entropy_in_place, cross_entropy_with_gradient, kl_divergence, kl_divergence_backward, log_softmax,
+    log_softmax_with, logsumexp_weighted, logsumexp_weighted_backward, max_rows, max_rows_backward, min_rows,
+    min_rows_backward, softmax, softmax_backward, softmax_backward_with, softmax_entropy, softmax_entropy_backward,
     softmax_in_place, softmax_with,
 };
 
@@ -458,12 +458,12 @@ fn extrema<T: Float>() {
             let (mut max, mut min) = (vec![T::nan(); rows], vec![T::nan(); rows]);
             let (mut high, mut low) = (vec![0; rows], vec![0; rows]);
             let (mut dx, mut dx_min) = (vec![T::nan(); x.len()], vec![T::nan(); x.len()]);
-            row_max(mat(&x, rows, cols), &mut max).unwrap();
-            row_min(mat(&x, rows, cols), &mut min).unwrap();
-            row_argmax(mat(&x, rows, cols), &mut high).unwrap();
-            row_argmin(mat(&x, rows, cols), &mut low).unwrap();
-            row_max_backward(mat(&x, rows, cols), &dy, mat_mut(&mut dx, rows, cols)).unwrap();
-            row_min_backward(mat(&x, rows, cols), &dy, mat_mut(&mut dx_min, rows, cols)).unwrap();
+            max_rows(mat(&x, rows, cols), &mut max).unwrap();
+            min_rows(mat(&x, rows, cols), &mut min).unwrap();
+            argmax_rows(mat(&x, rows, cols), &mut high).unwrap();
+            argmin_rows(mat(&x, rows, cols), &mut low).unwrap();
+            max_rows_backward(mat(&x, rows, cols), &dy, mat_mut(&mut dx, rows, cols)).unwrap();
+            min_rows_backward(mat(&x, rows, cols), &dy, mat_mut(&mut dx_min, rows, cols)).unwrap();
             for i in 0..rows {
                 let row = &x[i * cols..][..cols];
                 let want = row.iter().fold(row[0], |max, &x| if x > max { x } else { max });
@@ -495,23 +495,23 @@ fn extrema_with_nan<T: Float>() {
                 x[at + 3] = T::nan();
             }
             let (mut y, mut column) = ([T::zero()], [usize::MAX]);
-            assert_eq!(report(row_max(mat(&x, 1, cols), &mut y)).index, Index::Cell(0, at));
+            assert_eq!(report(max_rows(mat(&x, 1, cols), &mut y)).index, Index::Cell(0, at));
             assert!(y[0].is_nan());
-            assert_eq!(report(row_min(mat(&x, 1, cols), &mut y)).index, Index::Cell(0, at));
+            assert_eq!(report(min_rows(mat(&x, 1, cols), &mut y)).index, Index::Cell(0, at));
             assert!(y[0].is_nan());
-            assert_eq!(report(row_argmax(mat(&x, 1, cols), &mut column)).index, Index::Cell(0, at));
+            assert_eq!(report(argmax_rows(mat(&x, 1, cols), &mut column)).index, Index::Cell(0, at));
             assert_eq!(column, [at]);
-            assert!(row_argmin(mat(&x, 1, cols), &mut column).is_err());
+            assert!(argmin_rows(mat(&x, 1, cols), &mut column).is_err());
             assert_eq!(column, [at]);
         }
     }
     let mut y = [T::zero(); 2];
-    row_max(mat(&[], 2, 0), &mut y).unwrap();
+    max_rows(mat(&[], 2, 0), &mut y).unwrap();
     assert_eq!(y, [T::neg_infinity(); 2]);
-    assert!(row_argmax::<T>(mat(&[], 2, 0), &mut [0; 2]).is_err());
+    assert!(argmax_rows::<T>(mat(&[], 2, 0), &mut [0; 2]).is_err());
     // More ties than a 16-bit number counts.
     let (ones, mut dx) = (vec![T::one(); 70_000], vec![T::nan(); 70_000]);
-    row_max_backward(mat(&ones, 1, 70_000), &[T::one()], mat_mut(&mut dx, 1, 70_000)).unwrap();
+    max_rows_backward(mat(&ones, 1, 70_000), &[T::one()], mat_mut(&mut dx, 1, 70_000)).unwrap();
     assert!(dx.iter().all(|&dx| dx == T::one() / num(70_000.0)));
 }
 

@@ -9,25 +9,26 @@
 //! | attention, cumulative log-sum-exp | llama.cpp#19098, flashinfer#358, tinygrad#17853 |
 //! | pooling, scatter | pytorch#7670, #169263 |
 //! | atan2 | pytorch#98276, e3nn#112 |
-//! | p-norms, cosine, normalisation, variance | tt-metal#55585, #55159, pytorch#36493, #51912, optax#946, keras#23075, burn#1992 |
 //! | softplus, gelu, silu, sigmoid, mish | burn#5373, pytorch#185770, #195197, tt-metal#56517, jax#40828, MLAlgorithms#31 |
 //! | f16 and bf16 | burn#5699, llama.cpp#15619, mlc-llm#1638 |
 
 mod common;
 
 use common::{Kind, assert_same, data, mat, mat_mut, num, nums, report};
-use nanproof::reference::{self, ulp_error};
+use nanproof::reference::{self, Wide, ulp_error};
 use nanproof::{
-    Adam, AdamW, Class, Clipping, CrossEntropy, DynamicLossScale, Error, Float, Index, LossStep, MatRef, Matmul,
-    NormPartial, OnFault, Origin, Reduction, Safe, Sgd, Softmax, binary_cross_entropy, binary_cross_entropy_backward,
-    clip_by_global_norm, clip_by_global_norm_with, clip_by_norm, clip_by_value, clip_by_value_backward, cross_entropy,
-    cross_entropy_with_gradient, kl_divergence, kl_divergence_backward, l2_norm, l2_norm_backward, log_softmax,
-    log_softmax_backward, logsumexp, logsumexp_backward, logsumexp_backward_with, logsumexp_weighted,
-    logsumexp_weighted_backward, logsumexp_with, matmul_with, relu, relu_backward, row_argmax, row_max,
-    row_max_backward, safe_div, safe_div_backward, safe_ln, safe_ln_backward, safe_pow, safe_pow_backward, safe_recip,
+    Adam, AdamW, Class, Clipping, CrossEntropy, DynamicLossScale, Error, Float, Index, LayerNorm, LayerNormGradients,
+    LossStep, MatRef, Matmul, NormPartial, OnFault, Origin, Reduction, RmsNorm, Safe, Sgd, Softmax, Variance,
+    argmax_rows, binary_cross_entropy, binary_cross_entropy_backward, clip_by_global_norm, clip_by_global_norm_with,
+    clip_by_norm, clip_by_value, clip_by_value_backward, cosine_similarity, cosine_similarity_backward, cross_entropy,
+    cross_entropy_with_gradient, kl_divergence, kl_divergence_backward, l2_norm, l2_norm_backward, layer_norm,
+    layer_norm_backward, log_softmax, log_softmax_backward, logsumexp, logsumexp_backward, logsumexp_backward_with,
+    logsumexp_weighted, logsumexp_weighted_backward, logsumexp_with, lp_norm, lp_norm_backward, lp_norm_rows_backward,
+    matmul_with, max_rows, max_rows_backward, normalize, normalize_backward, relu, relu_backward, rms_norm,
+    rms_norm_backward, safe_div, safe_div_backward, safe_ln, safe_ln_backward, safe_pow, safe_pow_backward, safe_recip,
     safe_recip_backward, safe_rsqrt, safe_rsqrt_backward, safe_sqrt, safe_sqrt_backward, softmax, softmax_backward,
-    softmax_backward_with, softmax_entropy, softmax_entropy_backward, softmax_with, tanh, tanh_backward, unscale,
-    xlog1py, xlogy, xlogy_backward,
+    softmax_backward_with, softmax_entropy, softmax_entropy_backward, softmax_with, std_rows, tanh, tanh_backward,
+    unscale, variance_rows, xlog1py, xlogy, xlogy_backward,
 };
 
 const INF: f64 = f64::INFINITY;
@@ -1067,9 +1068,9 @@ case!(
             for x in placed::<T>(len, 3.0, &[f64::NAN]) {
                 let (mut y, mut column) = ([T::zero()], [usize::MAX]);
                 let at = x.iter().position(|x| x.is_nan()).expect("there is one");
-                assert_eq!(report(row_argmax(mat(&x, 1, len), &mut column)).index, Index::Cell(0, at));
+                assert_eq!(report(argmax_rows(mat(&x, 1, len), &mut column)).index, Index::Cell(0, at));
                 assert_eq!(column, [at]);
-                assert_eq!(report(row_max(mat(&x, 1, len), &mut y)).class, Class::Nan);
+                assert_eq!(report(max_rows(mat(&x, 1, len), &mut y)).class, Class::Nan);
                 assert!(y[0].is_nan());
             }
         }
@@ -1080,7 +1081,177 @@ case!(
     tinygrad_12296_ties_are_counted_in_integers,
     fn check<T: Float>() {
         let (x, mut dx) = (vec![T::one(); 70_000], vec![T::nan(); 70_000]);
-        row_max_backward(mat(&x, 1, 70_000), &[T::one()], mat_mut(&mut dx, 1, 70_000)).expect("finite");
+        max_rows_backward(mat(&x, 1, 70_000), &[T::one()], mat_mut(&mut dx, 1, 70_000)).expect("finite");
         assert_same("shares", &dx, &vec![T::one() / num(70_000.0); 70_000]);
+    }
+);
+
+case!(
+    pytorch_65599_norms_of_zeros,
+    fn check<T: Float>() {
+        for len in LENS {
+            let (x, mut dx) = (vec![T::zero(); len], vec![T::nan(); len]);
+            for p in [0.5, 1.0, 2.0, 3.0, INF].map(num::<T>) {
+                assert_eq!(lp_norm(p, &x), Ok(T::zero()));
+                lp_norm_backward(p, &x, T::one(), &mut dx).expect("finite");
+                assert_same("gradient", &dx, &x);
+            }
+        }
+    }
+);
+
+case!(
+    tt_metal_55585_gradient_of_norms_with_a_row_of_zeros,
+    fn check<T: Float>() {
+        let (x, mut dx) = (nums::<T>(&[0.0, 0.0, 0.0, 1.0, 2.0, 2.0]), [T::nan(); 6]);
+        lp_norm_rows_backward(num(2.0), mat(&x, 2, 3), &[T::one(); 2], mat_mut(&mut dx, 2, 3)).expect("finite");
+        let third = T::one() / num(3.0);
+        let zero = T::zero();
+        assert_same("gradient", &dx, &[zero, zero, zero, third, num::<T>(2.0) * third, num::<T>(2.0) * third]);
+    }
+);
+
+case!(
+    pytorch_36493_gradient_of_norms_of_small_order_at_zero,
+    fn check<T: Float>() {
+        let mut dx = [T::nan(); 3];
+        lp_norm_backward(num(0.5), &nums::<T>(&[0.0, 4.0, 0.0]), T::one(), &mut dx).expect("finite");
+        assert_same("gradient", &dx, &nums::<T>(&[0.0, 1.0, 0.0]));
+    }
+);
+
+case!(
+    pytorch_43211_norm_of_order_3_of_small_numbers,
+    fn check<T: Float>() {
+        for size in [1e-4, 1e-30] {
+            let (x, mut dx) = ([num::<T>(size)], [T::nan()]);
+            assert_eq!(lp_norm(num(3.0), &x), Ok(x[0]));
+            lp_norm_backward(num(3.0), &x, T::one(), &mut dx).expect("finite");
+            assert_same("gradient", &dx, &[T::one()]);
+        }
+    }
+);
+
+case!(
+    keras_23075_gradient_of_normalising_zeros,
+    fn check<T: Float>() {
+        for len in LENS {
+            let (x, dy, mut dx) = (vec![T::zero(); len], vec![T::one(); len], vec![T::nan(); len]);
+            normalize_backward(T::zero(), mat(&x, 1, len), mat(&dy, 1, len), mat_mut(&mut dx, 1, len)).expect("finite");
+            assert_same("without eps", &dx, &x);
+            let eps = num::<T>(0.25);
+            normalize_backward(eps, mat(&x, 1, len), mat(&dy, 1, len), mat_mut(&mut dx, 1, len)).expect("finite");
+            assert_same("with eps", &dx, &vec![num(4.0); len]);
+        }
+    }
+);
+
+case!(
+    diffusers_13316_epsilon_that_underflows,
+    fn check<T: Float>() {
+        let mut y = [T::nan()];
+        let eps = T::from_bits(1);
+        let result = normalize(eps, mat(&[T::zero()], 1, 1), mat_mut(&mut y, 1, 1));
+        assert!(matches!(result, Err(Error::Argument { argument: "eps", .. })));
+        normalize(T::zero(), mat(&[T::zero()], 1, 1), mat_mut(&mut y, 1, 1)).expect("finite");
+        assert_same("zero", &y, &[T::zero()]);
+    }
+);
+
+case!(
+    pytorch_51912_cosine_similarity_overflows,
+    fn check<T: Float>() {
+        let scale = T::max_value() / num(3.402_823_5e38);
+        let a = [num::<T>(2.0775e38) * scale, num::<T>(3.0262e38) * scale];
+        let (mut y, mut da, mut db) = ([T::nan()], [T::nan(); 2], [T::nan(); 2]);
+        let ones = [T::one(); 2];
+        let (a, b) = (mat(&a, 1, 2), mat(&ones, 1, 2));
+        cosine_similarity(a, b, &mut y).expect("finite");
+        assert!((y[0] - num(0.98316)).abs() < num(1e-5));
+        cosine_similarity_backward(a, b, &[T::one()], mat_mut(&mut da, 1, 2), mat_mut(&mut db, 1, 2)).expect("finite");
+        assert!(db.iter().all(|db| !db.is_zero()));
+    }
+);
+
+case!(
+    optax_946_cosine_with_a_zero_vector,
+    fn check<T: Float>() {
+        for len in LENS {
+            let (zero, one, mut y) = (vec![T::zero(); len], vec![T::one(); len], [T::nan()]);
+            let (mut da, mut db) = (vec![T::nan(); len], vec![T::nan(); len]);
+            let (a, b) = (mat(&zero, 1, len), mat(&one, 1, len));
+            cosine_similarity(a, b, &mut y).expect("finite");
+            assert_same("value", &y, &[T::zero()]);
+            cosine_similarity_backward(a, b, &[T::one()], mat_mut(&mut da, 1, len), mat_mut(&mut db, 1, len))
+                .expect("finite");
+            assert_same("gradients", &[da, db].concat(), &zero.repeat(2));
+        }
+    }
+);
+
+case!(
+    pytorch_94184_variance_of_one_sample,
+    fn check<T: Float>() {
+        let mut y = [T::nan()];
+        let x = [T::one()];
+        let unbiased = variance_rows(Variance { ddof: 1 }, mat(&x, 1, 1), &mut y);
+        assert!(matches!(unbiased, Err(Error::Argument { argument: "ddof", .. })));
+        variance_rows(Variance::default(), mat(&x, 1, 1), &mut y).expect("finite");
+        assert_same("of the population", &y, &[T::zero()]);
+    }
+);
+
+case!(
+    tt_metal_55159_normalisation_of_huge_rows,
+    fn check<T: Float>() {
+        for size in [1e20, 1e25, 3e38, 1e-20, 1e-30].map(num::<T>) {
+            for len in [2, 16, 32, 100, 768] {
+                let x = [size, -size].repeat(len / 2);
+                let (mut y, want) = (vec![T::nan(); x.len()], [T::one(), -T::one()].repeat(len / 2));
+                let x_mat = mat(&x, 1, x.len());
+                let eps = T::zero();
+                rms_norm(RmsNorm { eps }, x_mat, None, mat_mut(&mut y, 1, x.len())).expect("finite");
+                assert_same("rms_norm", &y, &want);
+                layer_norm(LayerNorm { eps }, x_mat, None, None, mat_mut(&mut y, 1, x.len())).expect("finite");
+                assert_same("layer_norm", &y, &want);
+                let mut std = [T::nan()];
+                std_rows(Variance::default(), x_mat, &mut std).expect("finite");
+                assert_same("std", &std, &[size]);
+            }
+            let (constant, mut y) = (vec![size; 100], vec![T::nan(); 100]);
+            layer_norm(LayerNorm::default(), mat(&constant, 1, 100), None, None, mat_mut(&mut y, 1, 100))
+                .expect("finite");
+            assert_same("equal elements", &y, &[T::zero(); 100]);
+        }
+    }
+);
+
+case!(
+    tt_metal_45968_variance_far_from_zero,
+    fn check<T: Float>() {
+        let x = (0..1000).map(|i| num::<T>(1024.0 + 0.125 * f64::from(i % 2))).collect::<Vec<_>>();
+        let (mut variance, mut y) = ([T::nan()], vec![T::nan(); 1000]);
+        variance_rows(Variance::default(), mat(&x, 1, 1000), &mut variance).expect("finite");
+        assert_same("variance", &variance, &[num(0.0625 * 0.0625)]);
+        layer_norm(LayerNorm { eps: T::zero() }, mat(&x, 1, 1000), None, None, mat_mut(&mut y, 1, 1000))
+            .expect("finite");
+        assert_same("layer_norm", &y, &[-T::one(), T::one()].repeat(500));
+    }
+);
+
+case!(
+    burn_1992_layer_norm_of_zeros,
+    fn check<T: Float>() {
+        for len in LENS {
+            let (zero, dy, mut dx) = (vec![T::zero(); len], vec![T::one(); len], vec![T::nan(); len]);
+            let eps = num::<T>(1e-5);
+            let (x, dy) = (mat(&zero, 1, len), mat(&dy, 1, len));
+            let gradients = LayerNormGradients { dx: mat_mut(&mut dx, 1, len), dw: None, db: None };
+            layer_norm_backward(LayerNorm { eps }, x, None, dy, gradients).expect("finite");
+            assert!(dx.iter().all(|dx| dx.abs() < num(1e-3)), "the mean of equal gradients is taken off");
+            rms_norm_backward(RmsNorm { eps }, x, None, dy, mat_mut(&mut dx, 1, len), None).expect("finite");
+            let want = Wide::new(T::one()) / Wide::new(eps).sqrt();
+            assert!(dx.iter().all(|&dx| ulp_error(dx, want) <= 1.0), "1 / sqrt(eps)");
+        }
     }
 );

@@ -4,8 +4,9 @@
 mod common;
 
 use common::{Case, KINDS, Kind, Rng, assert_same, data, every_op, mat, mat_mut, num, on_every_isa};
-use nanproof::{CrossEntropy, softmax, softmax_backward};
+use nanproof::{CrossEntropy, LayerNorm, LayerNormGradients, softmax, softmax_backward};
 use nanproof::{Float, MatMut, MatRef, Matmul, cross_entropy_backward, log_softmax, logsumexp, matmul, matmul_with};
+use nanproof::{layer_norm, layer_norm_backward, lp_norm_rows_backward};
 
 /// Rows and columns: tails, blocks, leaves of sums, k-blocks and tiles.
 const SHAPES: [(usize, usize); 10] =
@@ -140,6 +141,14 @@ type RowOp<T> = (&'static str, fn(MatRef<'_, T>, MatRef<'_, T>, MatMut<'_, T>));
 
 fn row_ops<T: Float>() -> Vec<RowOp<T>> {
     vec![
+        ("layer_norm", |x, _, y| drop(layer_norm(LayerNorm::default(), x, None, None, y))),
+        ("layer_norm_backward", |x, dy, dx| {
+            let gradients = LayerNormGradients { dx, dw: None, db: None };
+            drop(layer_norm_backward(LayerNorm::default(), x, None, dy, gradients));
+        }),
+        ("lp_norm_rows_backward", |x, _, dx| {
+            drop(lp_norm_rows_backward(num(1.5), x, &vec![T::one(); x.rows()], dx));
+        }),
         ("softmax", |x, _, y| drop(softmax(x, y))),
         ("log_softmax", |x, _, y| drop(log_softmax(x, y))),
         ("softmax_backward", |p, dp, dx| drop(softmax_backward(p, dp, dx))),

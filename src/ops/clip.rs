@@ -160,7 +160,39 @@ pub fn clip_rows_by_norm<T: Float>(x: MatMut<'_, T>, max_norm: T, norms: &mut [T
         *norm = with_row(x.as_ref(), i, Squares::of)?.norm().narrow();
     }
     diagnose_rows(NAME, "x", x.as_ref(), norms)?;
-    clip_rows(x, norms, |_| Ok(max_norm))
+    let is_short = |i: usize| norms[i] <= max_norm;
+    clip_rows(x, |i, x| Ok(if is_short(i) { None } else { Some((own_norm(i, x)?, max_norm)) }))
+}
+
+/// Scales each row of `x` by what its example's gradient as a whole is scaled by: `x[i] *= max_norm / norms[i]` if
+/// `norms[i] > max_norm`. Returns how many rows were scaled.
+///
+/// For gradients of examples that are spread over several tensors: `norms` holds the norms of whole examples, from
+/// [`l2_norm`](crate::l2_norm) of the norms of their parts, and every tensor is scaled in a call of its own. `max_norm = 0`
+/// gives zeros where the norm is not 0. Within 2 ULP of the true value.
+///
+/// # Errors
+/// [`Error::Shape`] if `norms` has not as many elements as `x` has rows; [`Error::Argument`] if `max_norm` is negative
+/// or NaN, or a norm is negative; [`Error::NonFinite`] if a norm or an element is not finite. Then `x` is as it was.
+///
+/// ```
+/// use nanproof::{MatMut, clip_rows_with_norms};
+///
+/// let mut part = [3.0_f32, 0.0, 0.3, 0.4]; // of two examples, whose other parts hold a 4 and a 0
+/// assert_eq!(clip_rows_with_norms(MatMut::new(&mut part, 2, 2)?, &[5.0, 0.5], 1.0)?, 1);
+/// assert_eq!(part, [0.6, 0.0, 0.3, 0.4]);
+/// # Ok::<(), nanproof::Error>(())
+/// ```
+pub fn clip_rows_with_norms<T: Float>(x: MatMut<'_, T>, norms: &[T], max_norm: T) -> Result<usize> {
+    const NAME: &str = "clip_rows_with_norms";
+    check_limit(NAME, "max_norm", max_norm)?;
+    check_len(NAME, "norms", norms.len(), x.rows(), "the number of rows of x")?;
+    if norms.iter().any(|&norm| norm < T::zero()) {
+        return Err(Error::Argument { operation: NAME, argument: "norms", problem: "must not be negative" });
+    }
+    diagnose(NAME, [Operand::slice("norms", norms)], [], overflow_or_invalid)?;
+    check_rows(NAME, "x", x.as_ref())?;
+    clip_rows(x, |i, _| Ok((norms[i] > max_norm).then(|| (Scaled::of(norms[i]), max_norm))))
 }
 
 /// Scales each row of a gradient `g` (the weights of one unit) down where it is long beside the same row of the weights
@@ -188,33 +220,39 @@ pub fn clip_unitwise<T: Float>(w: MatRef<'_, T>, g: MatMut<'_, T>, clipping: T, 
     check_limit(NAME, "clipping", clipping)?;
     check_limit(NAME, "eps", eps)?;
     check_shape(NAME, "g", g.shape(), w.shape(), "the shape of w")?;
-    for (name, x) in [("w", w), ("g", g.as_ref())] {
-        let mut is_finite = true;
-        for i in 0..x.rows() {
-            is_finite &= with_row(x, i, Squares::of)?.counts.total() == 0;
-        }
-        if !is_finite {
-            diagnose(NAME, [Operand::matrix(name, x)], [], overflow_or_invalid)?;
-        }
-    }
-    clip_rows(g, &[], |i| {
-        let norm = with_row(w, i, Squares::of)?.norm();
+    check_rows(NAME, "w", w)?;
+    check_rows(NAME, "g", g.as_ref())?;
+    clip_rows(g, |i, g| {
+        let norm = own_norm(i, w)?;
         let floor = Scaled::of(eps);
         let largest = if norm.narrow::<T>() < eps { floor } else { norm };
-        Ok(Scaled::of(clipping).mul(largest).narrow())
+        Ok(Some((own_norm(i, g)?, Scaled::of(clipping).mul(largest).narrow())))
     })
 }
 
-/// Clips each row to its limit. `norms`, if there are any, are known to be those of the rows.
-fn clip_rows<T: Float>(mut x: MatMut<'_, T>, norms: &[T], limit: impl Fn(usize) -> Result<T>) -> Result<usize> {
+/// Refuses a matrix with elements that are not finite.
+fn check_rows<T: Float>(operation: &'static str, name: &'static str, x: MatRef<'_, T>) -> Result<()> {
+    let mut is_finite = true;
+    for i in 0..x.rows() {
+        is_finite &= with_row(x, i, Squares::of)?.counts.total() == 0;
+    }
+    if is_finite { Ok(()) } else { diagnose(operation, [Operand::matrix(name, x)], [], overflow_or_invalid) }
+}
+
+/// The norm of a row.
+fn own_norm<T: Float>(i: usize, x: MatRef<'_, T>) -> Result<Scaled<f64>> {
+    Ok(with_row(x, i, Squares::of)?.norm())
+}
+
+/// Clips each row that `limits` has a norm and a limit for.
+fn clip_rows<T: Float>(
+    mut x: MatMut<'_, T>,
+    limits: impl Fn(usize, MatRef<'_, T>) -> Result<Option<(Scaled<f64>, T)>>,
+) -> Result<usize> {
     let mut clipped = 0;
     let mut copy = Vec::new();
     for i in 0..x.rows() {
-        let max_norm = limit(i)?;
-        if norms.get(i).is_some_and(|&norm| norm <= max_norm) {
-            continue;
-        }
-        let norm = with_row(x.as_ref(), i, Squares::of)?.norm();
+        let Some((norm, max_norm)) = limits(i, x.as_ref())? else { continue };
         if let Some(row) = x.row_mut(i) {
             clipped += usize::from(rescale(&mut [row], norm, T::one(), max_norm)?.clipped);
             continue;

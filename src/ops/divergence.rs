@@ -172,7 +172,7 @@ impl<T: Float> Formula<T, 2, 1> for BinaryCrossEntropy {
         let (zero, one) = (x.all(T::zero()), x.all(T::one()));
         let w = zero.lt(x).select(one - t, t);
         let linear = w.eq(zero).select(zero, x.abs() * w);
-        [linear + math::ln_1p(math::exp_of_difference(-x.abs(), zero))]
+        [linear + math::ln_1p::ln_1p(math::exp_of_difference(-x.abs(), zero))]
     }
 }
 

@@ -10,41 +10,41 @@ use crate::view::{MatMut, MatRef};
 /// The largest entry of each row: `y[i] = max(x[i, ..])`, exactly. A NaN in a row is its largest entry; the maximum of no
 /// entries is `-inf`, which is no fault.
 ///
-/// `y` has an element for each row of `x`. Gradient: [`row_max_backward`].
+/// `y` has an element for each row of `x`. Gradient: [`max_rows_backward`].
 ///
 /// # Errors
 /// [`Error::Shape`] if `y` has another length; [`Error::NonFinite`] if a result is NaN or infinite.
 ///
 /// ```
-/// use nanproof::{MatRef, row_max};
+/// use nanproof::{MatRef, max_rows};
 ///
 /// let mut y = [0.0_f32; 2];
-/// row_max(MatRef::new(&[1.0, 3.0, f32::NEG_INFINITY, -2.0], 2, 2)?, &mut y)?;
+/// max_rows(MatRef::new(&[1.0, 3.0, f32::NEG_INFINITY, -2.0], 2, 2)?, &mut y)?;
 /// assert_eq!(y, [3.0, -2.0]);
 /// # Ok::<(), nanproof::Error>(())
 /// ```
-pub fn row_max<T: Float>(x: MatRef<'_, T>, y: &mut [T]) -> Result<()> {
-    extremes("row_max", End::Largest, x, y)
+pub fn max_rows<T: Float>(x: MatRef<'_, T>, y: &mut [T]) -> Result<()> {
+    extremes("max_rows", End::Largest, x, y)
 }
 
 /// The smallest entry of each row: `y[i] = min(x[i, ..])`, exactly. A NaN in a row is its smallest entry; the minimum of
 /// no entries is `+inf`, which is no fault.
 ///
-/// `y` has an element for each row of `x`. Gradient: [`row_min_backward`].
+/// `y` has an element for each row of `x`. Gradient: [`min_rows_backward`].
 ///
 /// # Errors
-/// As [`row_max`].
+/// As [`max_rows`].
 ///
 /// ```
-/// use nanproof::{MatRef, row_min};
+/// use nanproof::{MatRef, min_rows};
 ///
 /// let mut y = [0.0_f64; 1];
-/// assert!(row_min(MatRef::new(&[1.0, f64::NAN], 1, 2)?, &mut y).is_err()); // says where
+/// assert!(min_rows(MatRef::new(&[1.0, f64::NAN], 1, 2)?, &mut y).is_err()); // says where
 /// assert!(y[0].is_nan());
 /// # Ok::<(), nanproof::Error>(())
 /// ```
-pub fn row_min<T: Float>(x: MatRef<'_, T>, y: &mut [T]) -> Result<()> {
-    extremes("row_min", End::Smallest, x, y)
+pub fn min_rows<T: Float>(x: MatRef<'_, T>, y: &mut [T]) -> Result<()> {
+    extremes("min_rows", End::Smallest, x, y)
 }
 
 /// The column of the first largest entry of each row or, where there is one, of the first NaN.
@@ -56,67 +56,67 @@ pub fn row_min<T: Float>(x: MatRef<'_, T>, y: &mut [T]) -> Result<()> {
 /// [`Error::NonFinite`] if an entry is NaN.
 ///
 /// ```
-/// use nanproof::{MatRef, row_argmax};
+/// use nanproof::{MatRef, argmax_rows};
 ///
 /// let mut columns = [0; 2];
-/// row_argmax(MatRef::new(&[1.0_f32, 3.0, 3.0, -2.0, f32::INFINITY, 0.0], 2, 3)?, &mut columns)?;
+/// argmax_rows(MatRef::new(&[1.0_f32, 3.0, 3.0, -2.0, f32::INFINITY, 0.0], 2, 3)?, &mut columns)?;
 /// assert_eq!(columns, [1, 1]);
 /// # Ok::<(), nanproof::Error>(())
 /// ```
-pub fn row_argmax<T: Float>(x: MatRef<'_, T>, columns: &mut [usize]) -> Result<()> {
-    places("row_argmax", End::Largest, x, columns)
+pub fn argmax_rows<T: Float>(x: MatRef<'_, T>, columns: &mut [usize]) -> Result<()> {
+    places("argmax_rows", End::Largest, x, columns)
 }
 
 /// The column of the first smallest entry of each row or, where there is one, of the first NaN.
 ///
 /// # Errors
-/// As [`row_argmax`].
+/// As [`argmax_rows`].
 ///
 /// ```
-/// use nanproof::{MatRef, row_argmin};
+/// use nanproof::{MatRef, argmin_rows};
 ///
 /// let mut columns = [0];
-/// row_argmin(MatRef::new(&[1.0_f32, -3.0, -3.0], 1, 3)?, &mut columns)?;
+/// argmin_rows(MatRef::new(&[1.0_f32, -3.0, -3.0], 1, 3)?, &mut columns)?;
 /// assert_eq!(columns, [1]);
 /// # Ok::<(), nanproof::Error>(())
 /// ```
-pub fn row_argmin<T: Float>(x: MatRef<'_, T>, columns: &mut [usize]) -> Result<()> {
-    places("row_argmin", End::Smallest, x, columns)
+pub fn argmin_rows<T: Float>(x: MatRef<'_, T>, columns: &mut [usize]) -> Result<()> {
+    places("argmin_rows", End::Smallest, x, columns)
 }
 
-/// The gradient of [`row_max`]: `dy[i]`, shared equally by the entries that are the largest of row `i`; 0 for the others.
+/// The gradient of [`max_rows`]: `dy[i]`, shared equally by the entries that are the largest of row `i`; 0 for the others.
 /// The shares are rounded once. Where there are NaNs they get NaN.
 ///
 /// # Errors
 /// [`Error::Shape`] if the shapes do not fit; [`Error::NonFinite`] if a result is not finite.
 ///
 /// ```
-/// use nanproof::{MatMut, MatRef, row_max_backward};
+/// use nanproof::{MatMut, MatRef, max_rows_backward};
 ///
 /// let mut dx = [0.0_f32; 3];
-/// row_max_backward(MatRef::new(&[2.0, 1.0, 2.0], 1, 3)?, &[5.0], MatMut::new(&mut dx, 1, 3)?)?;
+/// max_rows_backward(MatRef::new(&[2.0, 1.0, 2.0], 1, 3)?, &[5.0], MatMut::new(&mut dx, 1, 3)?)?;
 /// assert_eq!(dx, [2.5, 0.0, 2.5]);
 /// # Ok::<(), nanproof::Error>(())
 /// ```
-pub fn row_max_backward<T: Float>(x: MatRef<'_, T>, dy: &[T], dx: MatMut<'_, T>) -> Result<()> {
-    shares("row_max_backward", End::Largest, x, dy, dx)
+pub fn max_rows_backward<T: Float>(x: MatRef<'_, T>, dy: &[T], dx: MatMut<'_, T>) -> Result<()> {
+    shares("max_rows_backward", End::Largest, x, dy, dx)
 }
 
-/// The gradient of [`row_min`], as [`row_max_backward`] is that of [`row_max`].
+/// The gradient of [`min_rows`], as [`max_rows_backward`] is that of [`max_rows`].
 ///
 /// # Errors
-/// As [`row_max_backward`].
+/// As [`max_rows_backward`].
 ///
 /// ```
-/// use nanproof::{MatMut, MatRef, row_min_backward};
+/// use nanproof::{MatMut, MatRef, min_rows_backward};
 ///
 /// let mut dx = [0.0_f32; 3];
-/// row_min_backward(MatRef::new(&[2.0, 1.0, 2.0], 1, 3)?, &[5.0], MatMut::new(&mut dx, 1, 3)?)?;
+/// min_rows_backward(MatRef::new(&[2.0, 1.0, 2.0], 1, 3)?, &[5.0], MatMut::new(&mut dx, 1, 3)?)?;
 /// assert_eq!(dx, [0.0, 5.0, 0.0]);
 /// # Ok::<(), nanproof::Error>(())
 /// ```
-pub fn row_min_backward<T: Float>(x: MatRef<'_, T>, dy: &[T], dx: MatMut<'_, T>) -> Result<()> {
-    shares("row_min_backward", End::Smallest, x, dy, dx)
+pub fn min_rows_backward<T: Float>(x: MatRef<'_, T>, dy: &[T], dx: MatMut<'_, T>) -> Result<()> {
+    shares("min_rows_backward", End::Smallest, x, dy, dx)
 }
 
 /// Which end of the numbers is looked for.

@@ -70,7 +70,7 @@ pub fn l2_norm_backward<T: Float>(x: &[T], g: T, dx: &mut [T]) -> Result<()> {
 /// Finds the largest magnitude.
 #[derive(Debug)]
 pub struct MaxAbs<'a, T> {
-    x: &'a [T],
+    pub(crate) x: &'a [T],
 }
 
 impl<T: Float> Kernel for MaxAbs<'_, T> {
@@ -94,7 +94,7 @@ impl<T: Float> Kernel for MaxAbs<'_, T> {
 
 /// A largest magnitude, or NaN.
 #[derive(Debug)]
-pub struct Largest<T>(T);
+pub struct Largest<T>(pub(crate) T);
 
 impl<T: Float> Join for Largest<T> {
     fn join(self, b: Self) -> Self {

@@ -233,6 +233,10 @@ pub(crate) fn every_op<T: Float>() -> Vec<Op<T>> {
         ("clip_rows_by_norm", |c| {
             update([c.x, &c.some_of_z(c.rows)], |[x, norms]| clip_rows_by_norm(c.matrix_mut(x), c.g.abs(), norms))
         }),
+        ("clip_rows_with_norms", |c| {
+            let norms = c.some_of_z(c.rows).into_iter().map(T::abs).collect::<Vec<_>>();
+            update([c.x], |[x]| clip_rows_with_norms(c.matrix_mut(x), &norms, c.g.abs()))
+        }),
         ("clip_unitwise", |c| update([c.x], |[g]| clip_unitwise(c.matrix(c.y), c.matrix_mut(g), c.g.abs(), num(1e-3)))),
         ("unscale", |c| update([c.x, c.y], |[x, y]| unscale(&mut [x, y], c.g.abs()).map(|clip| wide(clip.norm)))),
         ("norm_partial", |c| write([0], |[_]| NormPartial::of(c.x)?.merge(NormPartial::of(c.y)?).norm().map(wide))),
@@ -288,6 +292,58 @@ pub(crate) fn every_op<T: Float>() -> Vec<Op<T>> {
             write([c.x.len(); 2], |[da, db]| {
                 let (a, b) = (mat(c.x, c.rows, c.cols), mat(c.y, c.cols, c.rows));
                 matmul_backward(a, b, mat(dc, c.rows, c.rows), mat_mut(da, c.rows, c.cols), mat_mut(db, c.cols, c.rows))
+            })
+        }),
+        ("mean_rows", |c| write([c.rows], |[y]| mean_rows(c.matrix(c.x), y))),
+        ("variance_rows", |c| write([c.rows], |[y]| variance_rows(Variance::default(), c.matrix(c.x), y))),
+        ("std_rows", |c| write([c.rows], |[y]| std_rows(Variance::default(), c.matrix(c.x), y))),
+        ("std_rows_backward", |c| {
+            write([c.x.len()], |[dx]| {
+                std_rows_backward(Variance::default(), c.matrix(c.x), &c.some_of_z(c.rows), c.matrix_mut(dx))
+            })
+        }),
+        ("lp_norm_rows, p = 1", |c| write([c.rows], |[y]| lp_norm_rows(T::one(), c.matrix(c.x), y))),
+        ("lp_norm_rows, p = 2", |c| write([c.rows], |[y]| lp_norm_rows(num(2.0), c.matrix(c.x), y))),
+        ("lp_norm_rows, p = 3", |c| write([c.rows], |[y]| lp_norm_rows(num(3.0), c.matrix(c.x), y))),
+        ("lp_norm_rows_backward, p = 2", |c| {
+            write([c.x.len()], |[dx]| {
+                lp_norm_rows_backward(num(2.0), c.matrix(c.x), &c.some_of_z(c.rows), c.matrix_mut(dx))
+            })
+        }),
+        ("lp_norm_rows_backward, p = 1.5", |c| {
+            write([c.x.len()], |[dx]| {
+                lp_norm_rows_backward(num(1.5), c.matrix(c.x), &c.some_of_z(c.rows), c.matrix_mut(dx))
+            })
+        }),
+        ("layer_norm", |c| {
+            let (weight, bias) = (&c.some_of_z(c.cols), &c.some_of_z(c.cols));
+            write([c.x.len()], |[y]| {
+                layer_norm(LayerNorm::default(), c.matrix(c.x), Some(weight), Some(bias), c.matrix_mut(y))
+            })
+        }),
+        ("layer_norm_backward", |c| {
+            let weight = &c.some_of_z(c.cols);
+            write([c.x.len(), c.cols, c.cols], |[dx, dw, db]| {
+                let gradients = LayerNormGradients { dx: c.matrix_mut(dx), dw: Some(dw), db: Some(db) };
+                layer_norm_backward(LayerNorm::default(), c.matrix(c.x), Some(weight), c.matrix(c.y), gradients)
+            })
+        }),
+        ("rms_norm", |c| write([c.x.len()], |[y]| rms_norm(RmsNorm::default(), c.matrix(c.x), None, c.matrix_mut(y)))),
+        ("rms_norm_backward", |c| {
+            write([c.x.len(), c.cols], |[dx, dw]| {
+                let (x, dy) = (c.matrix(c.x), c.matrix(c.y));
+                rms_norm_backward(RmsNorm::default(), x, None, dy, c.matrix_mut(dx), Some(dw))
+            })
+        }),
+        ("normalize", |c| write([c.x.len()], |[y]| normalize(T::zero(), c.matrix(c.x), c.matrix_mut(y)))),
+        ("normalize_backward", |c| {
+            write([c.x.len()], |[dx]| normalize_backward(T::zero(), c.matrix(c.x), c.matrix(c.y), c.matrix_mut(dx)))
+        }),
+        ("cosine_similarity", |c| write([c.rows], |[y]| cosine_similarity(c.matrix(c.x), c.matrix(c.y), y))),
+        ("cosine_similarity_backward", |c| {
+            write([c.x.len(); 2], |[da, db]| {
+                let dy = &c.some_of_z(c.rows);
+                cosine_similarity_backward(c.matrix(c.x), c.matrix(c.y), dy, c.matrix_mut(da), c.matrix_mut(db))
             })
         }),
         ("softmax", |c| write([c.x.len()], |[y]| softmax(c.matrix(c.x), c.matrix_mut(y)))),
@@ -408,18 +464,18 @@ pub(crate) fn every_op<T: Float>() -> Vec<Op<T>> {
         ("kl_divergence_backward", |c| {
             write([c.x.len(); 2], |[dp, dlog_q]| kl_divergence_backward(c.x, c.y, c.g, dp, dlog_q))
         }),
-        ("row_max", |c| write([c.rows], |[y]| row_max(c.matrix(c.x), y))),
-        ("row_min", |c| write([c.rows], |[y]| row_min(c.matrix(c.x), y))),
-        ("row_max_backward", |c| {
-            write([c.x.len()], |[dx]| row_max_backward(c.matrix(c.x), &c.some_of_z(c.rows), c.matrix_mut(dx)))
+        ("max_rows", |c| write([c.rows], |[y]| max_rows(c.matrix(c.x), y))),
+        ("min_rows", |c| write([c.rows], |[y]| min_rows(c.matrix(c.x), y))),
+        ("max_rows_backward", |c| {
+            write([c.x.len()], |[dx]| max_rows_backward(c.matrix(c.x), &c.some_of_z(c.rows), c.matrix_mut(dx)))
         }),
-        ("row_min_backward", |c| {
-            write([c.x.len()], |[dx]| row_min_backward(c.matrix(c.x), &c.some_of_z(c.rows), c.matrix_mut(dx)))
+        ("min_rows_backward", |c| {
+            write([c.x.len()], |[dx]| min_rows_backward(c.matrix(c.x), &c.some_of_z(c.rows), c.matrix_mut(dx)))
         }),
-        ("row_argmax", |c| {
+        ("argmax_rows", |c| {
             write([c.rows], |[columns]| {
                 let mut places = vec![0; c.rows];
-                let result = row_argmax(c.matrix(c.x), &mut places);
+                let result = argmax_rows(c.matrix(c.x), &mut places);
                 columns.iter_mut().zip(places).for_each(|(column, place)| *column = num(place as f64));
                 result
             })

@@ -1,0 +1,333 @@
+//! Sums over a row, with more digits than its type has: of its elements and their squares, and of products of two rows.
+//!
+//! `f32` is summed in `f64`, where no product overflows or underflows and a product of two is exact; `f64` in two terms,
+//! scaled by a power of two so that the largest element is near 1. A row is summed in a fixed order, which is a function
+//! of its length alone.
+//!
+//! Squares are those of the differences from the mean, rounded to the type, if the mean is not small beside them; what
+//! the rounding leaves is made up for by the sum of the differences. Source: T. Chan, G. Golub, R. LeVeque, "Algorithms
+//! for computing the sample variance", The American Statistician 37(3), 1983.
+
+use core::ops::{Add, Mul};
+
+use crate::float::Float;
+use crate::kernel::{Join, Kernel, outline};
+use crate::lanes::Lanes;
+use crate::long::Long;
+use crate::ops::norm::MaxAbs;
+use crate::reduce::TwoTerm;
+use crate::scaled::{Scaled, power};
+use crate::simd::Simd;
+use crate::sweep::{each_group, first_lanes, load_tail};
+
+/// Lanes of `T` with more digits: of `f32` the lower and the upper half in `f64`, of `f64` two terms.
+#[derive(Clone, Copy)]
+struct Extended<T: Float, S: Simd<T>>([Lanes<f64, S::Wide>; 2]);
+
+impl<T: Float, S: Simd<T>> Extended<T, S> {
+    /// Whether the lanes are two terms.
+    const TERMS: bool = T::LANES == 8;
+
+    #[inline(always)]
+    fn zero(simd: S) -> Self {
+        Self([Lanes::zero(simd.wide()); 2])
+    }
+
+    /// `x - shift`, exactly but for one rounding in `f64`.
+    #[inline(always)]
+    fn difference(x: Lanes<T, S>, shift: Lanes<f64, S::Wide>) -> Self {
+        let [a, b] = x.widen();
+        if Self::TERMS {
+            let (high, low) = a.two_sum(-shift);
+            Self([high, low])
+        } else {
+            Self([a - shift, b - shift])
+        }
+    }
+
+    #[inline(always)]
+    fn product(a: Lanes<T, S>, b: Lanes<T, S>) -> Self {
+        let ([a, a_high], [b, b_high]) = (a.widen(), b.widen());
+        if Self::TERMS {
+            let (product, error) = a.two_mul(b);
+            Self([product, error])
+        } else {
+            Self([a * b, a_high * b_high])
+        }
+    }
+
+    /// The sum over the lanes.
+    #[inline(always)]
+    fn total(self) -> TwoTerm<f64> {
+        let [a, b] = self.0;
+        if Self::TERMS {
+            total(a.store(), b.store())
+        } else {
+            let [a, b, c, d, e, f, g, h] = (a + b).store();
+            TwoTerm { sum: ((a + e) + (c + g)) + ((b + f) + (d + h)), error: 0.0 }
+        }
+    }
+}
+
+/// The sum of pairs: the upper half is added to the lower one until one pair is left.
+fn total(sums: [f64; 8], errors: [f64; 8]) -> TwoTerm<f64> {
+    let mut terms = [TwoTerm::zero(); 8];
+    for (i, term) in terms.iter_mut().enumerate() {
+        *term = TwoTerm { sum: sums[i], error: errors[i] };
+    }
+    for half in [4, 2, 1] {
+        for i in 0..half {
+            terms[i] = terms[i].join(terms[i + half]);
+        }
+    }
+    terms[0]
+}
+
+impl<T: Float, S: Simd<T>> Add for Extended<T, S> {
+    type Output = Self;
+
+    #[inline(always)]
+    fn add(self, b: Self) -> Self {
+        let ([a, a_low], [b, b_low]) = (self.0, b.0);
+        if Self::TERMS {
+            let (sum, error) = a.two_sum(b);
+            Self([sum, error + (a_low + b_low)])
+        } else {
+            Self([a + b, a_low + b_low])
+        }
+    }
+}
+
+impl<T: Float, S: Simd<T>> Mul for Extended<T, S> {
+    type Output = Self;
+
+    #[inline(always)]
+    fn mul(self, b: Self) -> Self {
+        let ([a, a_low], [b, b_low]) = (self.0, b.0);
+        if Self::TERMS {
+            let (product, error) = a.two_mul(b);
+            Self([product, error + (a * b_low + a_low * b)])
+        } else {
+            Self([a * b, a_low * b_low])
+        }
+    }
+}
+
+/// Two sums.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Sums([TwoTerm<f64>; 2]);
+
+impl Join for Sums {
+    fn join(self, b: Self) -> Self {
+        Self([self.0[0].join(b.0[0]), self.0[1].join(b.0[1])])
+    }
+}
+
+/// The sums of `x - shift` and of its squares, with `x` taken times `scale`, in `f64`, after some of its bits are
+/// cleared.
+#[derive(Debug)]
+struct ShiftedSums<'a, T> {
+    x: &'a [T],
+    bits: T,
+    scale: T,
+    shift: T,
+}
+
+impl<T: Float> Kernel for ShiftedSums<'_, T> {
+    type Elem = T;
+    type Output = Sums;
+
+    #[inline(always)]
+    fn run<S: Simd<T>>(self, simd: S) -> Sums {
+        let (blocks, tail) = T::blocks(self.x);
+        let (bits, scale) = (Lanes::splat(simd, self.bits), Lanes::splat(simd, self.scale));
+        let shift = Lanes::splat(simd, self.shift);
+        let wide_shift = Lanes::splat(simd.wide(), self.shift.to_f64().unwrap_or(f64::NAN));
+        let [mut sum, mut squares] = [Extended::zero(simd); 2];
+        for i in 0..blocks.len() + usize::from(!tail.is_empty()) {
+            let x = match blocks.get(i) {
+                Some(block) => scaled(Lanes::load(simd, block), bits, scale),
+                // Lanes past the end are made to have no difference.
+                None => {
+                    first_lanes(simd, tail.len()).select(scaled(load_tail(simd, tail, T::zero()), bits, scale), shift)
+                }
+            };
+            let difference = Extended::difference(x, wide_shift);
+            sum = sum + difference;
+            squares = squares + difference * difference;
+        }
+        Sums([sum.total(), squares.total()])
+    }
+}
+
+#[inline(always)]
+fn scaled<T: Float, S: Simd<T>>(x: Lanes<T, S>, bits: Lanes<T, S>, scale: Lanes<T, S>) -> Lanes<T, S> {
+    if Extended::<T, S>::TERMS { (x & bits) * scale } else { x & bits }
+}
+
+/// The sums of `a b` and of `a b (x - shift)`, with each taken times its scale.
+#[derive(Debug)]
+struct ProductSums<'a, T> {
+    operands: [&'a [T]; 3],
+    scales: [T; 3],
+    shift: T,
+}
+
+impl<T: Float> Kernel for ProductSums<'_, T> {
+    type Elem = T;
+    type Output = Sums;
+
+    #[inline(always)]
+    fn run<S: Simd<T>>(self, simd: S) -> Sums {
+        let [a_scale, b_scale, x_scale] = self.scales;
+        let [a_scale, b_scale, x_scale] =
+            [Lanes::splat(simd, a_scale), Lanes::splat(simd, b_scale), Lanes::splat(simd, x_scale)];
+        let shift = Lanes::splat(simd.wide(), self.shift.to_f64().unwrap_or(f64::NAN));
+        let [mut sum, mut products] = [Extended::zero(simd); 2];
+        each_group(
+            simd,
+            self.operands,
+            T::zero(),
+            #[inline(always)]
+            |group| {
+                for [a, b, x] in group {
+                    let product = Extended::product(a * a_scale, b * b_scale);
+                    sum = sum + product;
+                    products = products + product * Extended::difference(x * x_scale, shift);
+                }
+            },
+        );
+        Sums([sum.total(), products.total()])
+    }
+}
+
+/// The power of two that the elements of a row are divided by before they are summed; `None` if they are not finite.
+#[inline(always)]
+pub(crate) fn exponent<T: Float, S: Simd<T>>(simd: S, x: &[T]) -> Option<i32> {
+    if T::LANES == 16 {
+        return Some(0);
+    }
+    let largest = outline(simd, MaxAbs { x }).0;
+    largest.is_finite().then(|| exponent_of(largest))
+}
+
+/// The power of two that brings a magnitude near 1, or as near as one factor can.
+pub(crate) fn exponent_of<T: Float>(largest: T) -> i32 {
+    Scaled::new(largest, 0).exponent.clamp(2 - T::BIAS, T::BIAS - 2)
+}
+
+/// What the differences are taken from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Center {
+    /// Nothing.
+    Zero,
+    /// Nothing, and magnitudes instead of differences.
+    Magnitude,
+    /// The mean.
+    Mean,
+}
+
+/// The sums over a row, of numbers divided by `2^exponent`.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Moments {
+    len: usize,
+    exponent: i32,
+    shift: f64,
+    sum: TwoTerm<f64>,
+    squares: TwoTerm<f64>,
+}
+
+impl Moments {
+    /// Of a row; `None` if an element is not finite.
+    #[inline(always)]
+    pub(crate) fn of<T: Float, S: Simd<T>>(simd: S, x: &[T], center: Center) -> Option<Self> {
+        let exponent = exponent(simd, x)?;
+        let mut shift = T::zero();
+        let mut is_last = center != Center::Mean;
+        let bits = if center == Center::Magnitude { T::ABS_MASK } else { T::from_bits(u64::MAX) };
+        loop {
+            let Sums([sum, squares]) = outline(simd, ShiftedSums { x, bits, scale: power(-exponent), shift });
+            let moments = Self { len: x.len(), exponent, shift: shift.to_f64()?, sum, squares };
+            if !(sum.sum.is_finite() && squares.sum.is_finite()) {
+                return None;
+            }
+            if is_last || moments.is_centered() {
+                return Some(moments);
+            }
+            (shift, is_last) = (moments.mean_in_units(), true);
+        }
+    }
+
+    /// Whether the mean is at most 16 times the deviation, so that a difference of sums of squares loses 8 bits only.
+    fn is_centered(&self) -> bool {
+        let total = self.squares.sum * self.count();
+        self.sum.sum * self.sum.sum <= total * (255.0 / 256.0)
+    }
+
+    #[expect(clippy::cast_precision_loss, reason = "for a comparison of sizes")]
+    fn count(&self) -> f64 {
+        self.len as f64
+    }
+
+    /// The sum of `x - shift`.
+    pub(crate) fn sum(&self) -> Long {
+        Long::new(self.sum, self.exponent)
+    }
+
+    /// The sum of the squares of `x - shift`.
+    pub(crate) fn squares(&self) -> Long {
+        Long::new(self.squares, 2 * self.exponent)
+    }
+
+    /// The mean of `x - shift`.
+    pub(crate) fn mean_difference(&self) -> Long {
+        self.sum().div(Long::count(self.len))
+    }
+
+    /// The mean of the numbers that are summed, rounded.
+    #[inline(never)]
+    fn mean_in_units<T: Float>(&self) -> T {
+        self.mean().round(-self.exponent)
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.len
+    }
+
+    pub(crate) fn exponent(&self) -> i32 {
+        self.exponent
+    }
+
+    /// The mean of the squares of `x - shift`.
+    pub(crate) fn mean_square(&self) -> Long {
+        self.squares().div(Long::count(self.len))
+    }
+
+    /// The mean of `x`.
+    pub(crate) fn mean(&self) -> Long {
+        let shift = Long::new(TwoTerm { sum: self.shift, error: 0.0 }, self.exponent);
+        self.mean_difference().add(shift)
+    }
+
+    /// The sum of the squares of `x - mean`, over `len - ddof`.
+    pub(crate) fn variance(&self, ddof: usize) -> Long {
+        let sum = self.sum();
+        let correction = sum.mul(sum).div(Long::count(self.len)).neg();
+        self.squares().add(correction).div(Long::count(self.len - ddof))
+    }
+}
+
+/// The sums of `a b` and of `a b (x - shift)` over rows, the shift being that of the moments of `x`.
+#[inline(always)]
+pub(crate) fn products<T: Float, S: Simd<T>>(
+    simd: S,
+    operands: [&[T]; 3],
+    factor_exponents: [i32; 2],
+    moments: &Moments,
+) -> [Long; 2] {
+    let [a, b] = factor_exponents;
+    let scales = [power(-a), power(-b), power(-moments.exponent)];
+    let shift = T::from(moments.shift).unwrap_or_else(T::nan);
+    let Sums([sum, products]) = outline(simd, ProductSums { operands, scales, shift });
+    [Long::new(sum, a + b), Long::new(products, a + b + moments.exponent)]
+}
