@@ -53,7 +53,8 @@
 //! | statistics of rows | [`mean_rows`], [`variance_rows`], [`std_rows`] | [`mean_rows_backward`], [`variance_rows_backward`], [`std_rows_backward`] |
 //! | normalised rows | [`layer_norm`], [`rms_norm`], [`normalize`] | [`layer_norm_backward`], [`rms_norm_backward`], [`normalize_backward`] |
 //! | angles between rows | [`cosine_similarity`] | [`cosine_similarity_backward`] |
-//! | activations | [`relu`], [`tanh`] | [`relu_backward`], [`tanh_backward`] |
+//! | vector functions | [`math`] | |
+//! | activations | [`relu`], [`leaky_relu`], [`elu`], [`gelu`], [`gelu_tanh`], [`silu`], [`mish`], [`sigmoid`], [`log_sigmoid`], [`softplus`], [`tanh`], [`hard_sigmoid`], [`hard_swish`], [`hard_tanh`] | the same names with `_backward` |
 //! | bounded gradients | [`clip_by_value`], [`clip_by_norm`], [`clip_by_rms`], [`clip_by_global_norm`], [`clip_by_global_norm_with`] | [`clip_by_value_backward`] |
 //! | bounded rows of gradients | [`clip_rows_by_norm`], [`clip_rows_with_norms`], [`clip_unitwise`] | |
 //! | gradients in mixed precision | [`unscale`], [`DynamicLossScale`] | |
