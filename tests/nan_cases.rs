@@ -9,7 +9,6 @@
 //! | attention, cumulative log-sum-exp | llama.cpp#19098, flashinfer#358, tinygrad#17853 |
 //! | pooling, scatter | pytorch#7670, #169263 |
 //! | atan2 | pytorch#98276, e3nn#112 |
-//! | softplus, gelu, silu, sigmoid, mish | burn#5373, pytorch#185770, #195197, tt-metal#56517, jax#40828, MLAlgorithms#31 |
 //! | f16 and bf16 | burn#5699, llama.cpp#15619, mlc-llm#1638 |
 
 mod common;
@@ -21,14 +20,15 @@ use nanproof::{
     LossStep, MatRef, Matmul, NormPartial, OnFault, Origin, Reduction, RmsNorm, Safe, Sgd, Softmax, Variance,
     argmax_rows, binary_cross_entropy, binary_cross_entropy_backward, clip_by_global_norm, clip_by_global_norm_with,
     clip_by_norm, clip_by_value, clip_by_value_backward, cosine_similarity, cosine_similarity_backward, cross_entropy,
-    cross_entropy_with_gradient, kl_divergence, kl_divergence_backward, l2_norm, l2_norm_backward, layer_norm,
-    layer_norm_backward, log_softmax, log_softmax_backward, logsumexp, logsumexp_backward, logsumexp_backward_with,
-    logsumexp_weighted, logsumexp_weighted_backward, logsumexp_with, lp_norm, lp_norm_backward, lp_norm_rows_backward,
-    matmul_with, max_rows, max_rows_backward, normalize, normalize_backward, relu, relu_backward, rms_norm,
+    cross_entropy_with_gradient, gelu, gelu_backward, gelu_tanh, gelu_tanh_backward, kl_divergence,
+    kl_divergence_backward, l2_norm, l2_norm_backward, layer_norm, layer_norm_backward, log_softmax,
+    log_softmax_backward, logsumexp, logsumexp_backward, logsumexp_backward_with, logsumexp_weighted,
+    logsumexp_weighted_backward, logsumexp_with, lp_norm, lp_norm_backward, lp_norm_rows_backward, matmul_with,
+    max_rows, max_rows_backward, mish, mish_backward, normalize, normalize_backward, relu, relu_backward, rms_norm,
     rms_norm_backward, safe_div, safe_div_backward, safe_ln, safe_ln_backward, safe_pow, safe_pow_backward, safe_recip,
-    safe_recip_backward, safe_rsqrt, safe_rsqrt_backward, safe_sqrt, safe_sqrt_backward, softmax, softmax_backward,
-    softmax_backward_with, softmax_entropy, softmax_entropy_backward, softmax_with, std_rows, tanh, tanh_backward,
-    unscale, variance_rows, xlog1py, xlogy, xlogy_backward,
+    safe_recip_backward, safe_rsqrt, safe_rsqrt_backward, safe_sqrt, safe_sqrt_backward, silu, silu_backward, softmax,
+    softmax_backward, softmax_backward_with, softmax_entropy, softmax_entropy_backward, softmax_with, softplus,
+    softplus_backward, std_rows, tanh, tanh_backward, unscale, variance_rows, xlog1py, xlogy, xlogy_backward,
 };
 
 const INF: f64 = f64::INFINITY;
@@ -1252,6 +1252,100 @@ case!(
             rms_norm_backward(RmsNorm { eps }, x, None, dy, mat_mut(&mut dx, 1, len), None).expect("finite");
             let want = Wide::new(T::one()) / Wide::new(eps).sqrt();
             assert!(dx.iter().all(|&dx| ulp_error(dx, want) <= 1.0), "1 / sqrt(eps)");
+        }
+    }
+);
+
+/// An activation and its gradient for `dy = 1`, at one point in vectors of every length.
+fn activation_at<T: Float>(
+    forward: fn(&[T], &mut [T]) -> nanproof::Result<()>,
+    backward: fn(&[T], &[T], &mut [T]) -> nanproof::Result<()>,
+    x: f64,
+) -> [T; 2] {
+    let mut found = [T::nan(); 2];
+    for len in LENS {
+        let (mut y, mut dx) = (vec![T::nan(); len], vec![T::nan(); len]);
+        let _ = forward(&vec![num(x); len], &mut y);
+        backward(&vec![num(x); len], &vec![T::one(); len], &mut dx).expect("finite");
+        assert_same("every lane", &[&y[..], &dx].concat(), &[vec![y[0]; len], vec![dx[0]; len]].concat());
+        found = [y[0], dx[0]];
+    }
+    found
+}
+
+case!(
+    burn_5373_softplus_of_large_numbers,
+    fn check<T: Float>() {
+        assert_same("100", &activation_at(softplus, softplus_backward, 100.0), &nums::<T>(&[100.0, 1.0]));
+        let [y, dx] = activation_at::<T>(softplus, softplus_backward, -1000.0);
+        assert_same("MLAlgorithms#31", &[y, dx], &[T::zero(); 2]);
+        assert_same("+Inf", &activation_at(softplus, softplus_backward, INF), &nums::<T>(&[INF, 1.0]));
+    }
+);
+
+case!(
+    pytorch_185770_gelu_at_infinity,
+    fn check<T: Float>() {
+        for (forward, backward) in [
+            (gelu as fn(&[T], &mut [T]) -> nanproof::Result<()>, gelu_backward as fn(&[T], &[T], &mut [T]) -> _),
+            (gelu_tanh, gelu_tanh_backward),
+            (silu, silu_backward), // pytorch#195197
+            (mish, mish_backward),
+        ] {
+            let [y, dx] = activation_at::<T>(forward, backward, -INF);
+            assert!(y.is_zero() && dx.is_zero());
+            assert_same("+Inf", &activation_at(forward, backward, INF), &nums::<T>(&[INF, 1.0]));
+        }
+    }
+);
+
+case!(
+    tt_metal_56517_negative_tail_of_gelu_tanh,
+    fn check<T: Float>() {
+        let [y, _] = activation_at::<T>(gelu_tanh, gelu_tanh_backward, -6.0);
+        let want = reference::gelu_tanh(num::<T>(-6.0));
+        assert!(ulp_error(y, want) <= 3.0 && want.to_f64() < -8e-11, "{y:e}");
+    }
+);
+
+case!(
+    jax_40828_gradient_of_silu_far_out,
+    fn check<T: Float>() {
+        for x in [-80.0, -100.0, -709.0, -740.0] {
+            let [_, dx] = activation_at::<T>(silu, silu_backward, x);
+            let want = reference::silu_backward(num::<T>(x), T::one());
+            assert!(ulp_error(dx, want) <= 8.0, "{x}: {dx:e} for {:e}", want.to_f64());
+        }
+    }
+);
+
+case!(
+    ds4_498_silu_of_a_large_negative_gate,
+    fn check<T: Float>() {
+        for x in [-1e4, -1e30] {
+            let [y, dx] = activation_at::<T>(silu, silu_backward, x);
+            assert!(y.is_zero() && dx.is_zero(), "{x}: {y:e}, {dx:e}");
+        }
+    }
+);
+
+case!(
+    mish_closed_form_overflows,
+    fn check<T: Float>() {
+        for x in [20.0, 30.0, 1000.0, 1e30] {
+            assert_same(x, &activation_at(mish, mish_backward, x), &nums::<T>(&[x, 1.0]));
+        }
+    }
+);
+
+case!(
+    paddle_14857_gradient_of_gelu_at_zero,
+    fn check<T: Float>() {
+        for (forward, backward) in [
+            (gelu as fn(&[T], &mut [T]) -> nanproof::Result<()>, gelu_backward as fn(&[T], &[T], &mut [T]) -> _),
+            (gelu_tanh, gelu_tanh_backward),
+        ] {
+            assert_same("zero", &activation_at(forward, backward, 0.0), &nums::<T>(&[0.0, 0.5]));
         }
     }
 );
