@@ -273,7 +273,7 @@ fn updates_and_dead_units_are_flagged() {
     assert!(record.update_ratio.is_some_and(f64::is_nan));
 
     let mut log = GradientLog::new(GradientRules { dead_after: 3, ..GradientRules::default() });
-    let h = [0.0_f32, 1.0, -0.0, 0.0, f32::NAN, 0.0];
+    let h = [0.0_f32, 1.0, f32::NAN, -0.0, f32::NAN, 0.0];
     let dead: Vec<_> =
         (0..4).map(|step| log.record_units(step, "h", mat(&h, 2, 3)).expect("in order").dead_units).collect();
     assert_eq!(dead, [Some(0), Some(0), Some(1), Some(1)]);
