@@ -93,7 +93,7 @@ impl Cause {
         let textbook = Loss::Textbook { temperature: 1.0, shifted: false };
         match self {
             Self::Exploding => {
-                Recipe { loss: Loss::Squares, optimizer: Method::Sgd, learning_rate: 0.005, clip: None, ..SOUND }
+                Recipe { loss: Loss::Squares, optimizer: Method::Sgd, learning_rate: 0.02, clip: None, ..SOUND }
             }
             Self::Initialisation => Recipe { unit_weights: true, loss: textbook, ..SOUND },
             Self::FloatingPoint => Recipe { loss: Loss::Textbook { temperature: 0.02, shifted: false }, ..SOUND },
