@@ -97,7 +97,7 @@ pub struct GradcheckMismatch {
 ///
 /// dx[1] = 0.8; // the sign is wrong
 /// let error = gradcheck(Gradcheck::default(), &x, &dx, norm).unwrap_err();
-/// assert!(error.to_string().starts_with("gradcheck: element 1 is 8e-1 and should be -7.94"), "{error}");
+/// assert!(error.to_string().starts_with("gradcheck: element 1 is 8e-1 and should be -7.96"), "{error}");
 /// # Ok::<(), nanproof::Error>(())
 /// ```
 pub fn gradcheck(
