@@ -84,7 +84,7 @@ impl<'a, T: Float> Logits<'a, T> {
             row.clear();
             row.extend(x.row_iter(i));
             self.read(i, &mut row);
-            if row.iter().fold(false, |fault, &x| fault | !(x < T::infinity())) {
+            if row.iter().fold(false, |fault, &x| fault | x.is_nan() | (x == T::infinity())) {
                 return diagnose(operation, self.operands("x"), [self.as_read()], overflow_or_invalid);
             }
         }
@@ -209,6 +209,9 @@ pub(crate) fn apply_to_logits<'a, T, F: LogitFormula<T>>(
 where
     T: Float + Runs<LogitRows<'a, T, F>>,
 {
+    if values.is_empty() && output.as_ref().is_none_or(|output| output.as_ref().area() == 0) {
+        return Ok(RowsSeen::finite(true)); // rows without elements need no memory: there may be any number of them
+    }
     let output = match output {
         Some(output) => output,
         None => MatMut::new(&mut [], values.len(), 0)?,

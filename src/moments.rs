@@ -5,7 +5,7 @@
 //! of its length alone.
 //!
 //! Squares are those of the differences from the mean, rounded to the type, if the mean is not small beside them; what
-//! the rounding leaves is made up for by the sum of the differences. Source: T. Chan, G. Golub, R. LeVeque, "Algorithms
+//! the rounding leaves is made up for by the sum of the differences. Source: T. Chan, G. Golub, R. `LeVeque`, "Algorithms
 //! for computing the sample variance", The American Statistician 37(3), 1983.
 
 use core::ops::{Add, Mul};

@@ -93,7 +93,7 @@ const OPERANDS: &[(&str, usize, &str, bool, &str)] = &[
     ("cross_entropy_backward", 0, "logits", true, "n+"),
     ("softmax_in_place", 0, "x", true, "n+"),
     ("cross_entropy_in_place", 0, "logits", true, "n+"),
-    ("cross_entropy, of probabilities", 1, "targets", true, "n+-"),
+    ("soft cross_entropy", 1, "targets", true, "n+-"),
     ("logsumexp_weighted", 0, "x", true, "n+"),
     ("logsumexp_weighted", 1, "b", true, "n+-"),
     ("softmax_entropy", 0, "x", true, "n+"),

@@ -147,9 +147,12 @@ fn product<T: Float, S: Simd<T>>(a: [Lanes<T, S>; 2], b: [Lanes<T, S>; 2]) -> (L
     high.fast_two_sum(a[0].mul_add(b[1], a[1].mul_add(b[0], error)))
 }
 
+/// A number and what it was rounded by.
+type TwoTerms<T, S> = (Lanes<T, S>, Lanes<T, S>);
+
 /// `erfc(t) = (m + m_low) 2^n` for `t >= 0`.
 #[inline(always)]
-fn erfc_parts<T: Float, S: Simd<T>>(t: Lanes<T, S>) -> ((Lanes<T, S>, Lanes<T, S>), Lanes<T, S>) {
+fn erfc_parts<T: Float, S: Simd<T>>(t: Lanes<T, S>) -> (TwoTerms<T, S>, Lanes<T, S>) {
     let (square, error) = t.two_mul(t);
     let reduced = Reduced::new(-square, -error);
     let (sum, tail) = reduced.significand();

@@ -23,7 +23,7 @@ impl GeluTanhConstants for f32 {
 }
 
 impl GeluTanhConstants for f64 {
-    const GELU_LINEAR: [Self; 2] = [1.595_769_121_605_731, -9.969_308_809_110_92e-17];
+    const GELU_LINEAR: [Self; 2] = [1.595_769_121_605_730_8, -9.969_308_809_110_92e-17];
     const GELU_CUBIC: [Self; 2] = [0.071_354_816_272_600_25, -6.175_149_918_155_315e-19];
 }
 

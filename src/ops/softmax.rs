@@ -158,7 +158,7 @@ pub fn softmax_in_place<T: Float>(options: Softmax<'_, T>, x: MatMut<'_, T>) -> 
 }
 
 /// Runs a formula out of place, and reports what it finds.
-fn run<'a, T: Float, F: LogitFormula<T>>(
+fn run<'a, T, F: LogitFormula<T>>(
     operation: &'static str,
     formula: F,
     logits: Logits<'a, T>,
@@ -166,7 +166,7 @@ fn run<'a, T: Float, F: LogitFormula<T>>(
     mut y: MatMut<'a, T>,
 ) -> Result<usize>
 where
-    T: for<'b> Runs<LogitRows<'b, T, F>>,
+    T: Float + for<'b> Runs<LogitRows<'b, T, F>>,
 {
     check_shape(operation, "y", y.shape(), shape, "the shape of x")?;
     let seen = apply_to_logits(formula, logits, &mut [], Some(y.reborrow()))?;

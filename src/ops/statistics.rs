@@ -77,7 +77,7 @@ pub fn mean_rows_backward<T: Float>(dy: &[T], mut dx: MatMut<'_, T>) -> Result<(
 /// The variance of each row of a matrix: `sum((x - mean)^2) / (n - ddof)`; `y` has an element for each.
 ///
 /// Within 1 ULP of the true value for rows up to 2^20 long, also where the mean is much larger than the deviations. A row
-/// of equal elements gives 0, exactly. Source: Chan, Golub and LeVeque 1983, two passes with a correction.
+/// of equal elements gives 0, exactly. Source: Chan, Golub and `LeVeque` 1983, two passes with a correction.
 ///
 /// Gradient: [`variance_rows_backward`].
 ///
@@ -139,7 +139,7 @@ pub fn variance_rows_backward<T: Float>(
 /// use nanproof::{MatRef, Variance, std_rows};
 ///
 /// let mut y = [0.0_f32; 2];
-/// std_rows(Variance::default(), MatRef::new(&[1e25, 3e25, 1e-30, 3e-30], 2, 2)?, &mut y)?;
+/// std_rows(Variance::default(), MatRef::new(&[0.0, 2e25, -1e-30, 1e-30], 2, 2)?, &mut y)?;
 /// assert_eq!(y, [1e25, 1e-30]);
 /// # Ok::<(), nanproof::Error>(())
 /// ```
