@@ -49,7 +49,7 @@ struct Worst {
 
 impl Worst {
     fn meet(&mut self, ulp: f64, at: f64) {
-        if !(ulp <= self.ulp) {
+        if ulp.is_nan() || ulp > self.ulp {
             *self = Self { ulp, at };
         }
     }
@@ -227,7 +227,7 @@ fn main() {
         }
         let mut row = |kind, Worst { ulp, at }: Worst, goal, count: u64| {
             println!("| {name} | {kind} | {ulp:.3} | {at:e} | {goal} | {count} |");
-            missed |= !(ulp <= goal);
+            missed |= ulp.is_nan() || ulp > goal;
         };
         let (worst, count) = measure_f32(f32, stride.into());
         row("f32", worst, goals[0], count);

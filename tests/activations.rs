@@ -87,7 +87,8 @@ fn smooth_activations() {
 fn piecewise<T: Float>() {
     let x = nums::<T>(&[-INF, -1e30, -4.0, -3.0, -1.5, -1.0, -0.25, -0.0, 0.0, 0.25, 1.0, 1.5, 3.0, 4.0]);
     let dy = vec![num::<T>(2.0); x.len()];
-    let check = |name: &str, forward: &dyn Fn(&[T], &mut [T]) -> Result<()>, want: &dyn Fn(f64) -> f64| {
+    type Call<'a, T> = &'a dyn Fn(&[T], &mut [T]) -> Result<()>;
+    let check = |name: &str, forward: Call<'_, T>, want: &dyn Fn(f64) -> f64| {
         let mut y = vec![T::nan(); x.len()];
         forward(&x, &mut y).expect(name);
         for (&x, &y) in x.iter().zip(&y) {
@@ -129,7 +130,8 @@ fn activations_in_pieces() {
 /// The limits at infinity, for values and gradients.
 fn limits<T: Float>() {
     let (zero, one, inf) = (T::zero(), T::one(), T::infinity());
-    let limits: [(&str, Forward<T>, Backward<T>, [T; 2], [T; 2]); 11] = [
+    type Limits<T> = (&'static str, Forward<T>, Backward<T>, [T; 2], [T; 2]);
+    let limits: [Limits<T>; 11] = [
         ("sigmoid", sigmoid, sigmoid_backward, [zero, one], [zero, zero]),
         ("silu", silu, silu_backward, [zero, inf], [zero, one]),
         ("softplus", softplus, softplus_backward, [zero, inf], [zero, one]),

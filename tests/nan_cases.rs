@@ -1082,7 +1082,7 @@ case!(
     fn check<T: Float>() {
         let (x, mut dx) = (vec![T::one(); 70_000], vec![T::nan(); 70_000]);
         max_rows_backward(mat(&x, 1, 70_000), &[T::one()], mat_mut(&mut dx, 1, 70_000)).expect("finite");
-        assert_same("shares", &dx, &vec![T::one() / num(70_000.0); 70_000]);
+        assert!(dx.iter().all(|&dx| dx == T::one() / num(70_000.0)));
     }
 );
 
@@ -1256,10 +1256,12 @@ case!(
     }
 );
 
+type ActivationGradient<T> = fn(&[T], &[T], &mut [T]) -> nanproof::Result<()>;
+
 /// An activation and its gradient for `dy = 1`, at one point in vectors of every length.
 fn activation_at<T: Float>(
     forward: fn(&[T], &mut [T]) -> nanproof::Result<()>,
-    backward: fn(&[T], &[T], &mut [T]) -> nanproof::Result<()>,
+    backward: ActivationGradient<T>,
     x: f64,
 ) -> [T; 2] {
     let mut found = [T::nan(); 2];
