@@ -4,7 +4,7 @@ mod common;
 
 use std::alloc::System;
 
-use common::{Kind, data, mat, mat_mut};
+use common::{Kind, data, mat, mat_mut, num};
 use nanproof::{
     AdamW, Float, Matmul, Safe, Softmax, clip_by_global_norm, clip_by_norm, clip_by_value, dot, l2_norm, log_softmax,
     logsumexp, matmul, matmul_backward, matmul_with, relu, safe_div, safe_div_with, softmax, softmax_backward,
@@ -56,7 +56,7 @@ fn steady_state<T: Float>() {
     });
     quiet("matmul", || matmul(mat(&x, ROWS, COLS), mat(&y, COLS, ROWS), mat_mut(&mut square, ROWS, ROWS)));
     quiet("matmul_with", || {
-        let options = Matmul { beta: one, ..Matmul::default() };
+        let options = Matmul { alpha: num(0.5), ..Matmul::default() };
         matmul_with(options, mat(&x, COLS, ROWS).t(), mat(&y, ROWS, COLS).t(), mat_mut(&mut square, ROWS, ROWS))
     });
     let dc = vec![one; ROWS * ROWS];

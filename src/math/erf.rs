@@ -181,9 +181,13 @@ pub(crate) fn erf<T: Float, S: Simd<T>>(x: Lanes<T, S>) -> Lanes<T, S> {
 /// All `x`: `-Inf` gives 2, `+Inf` gives 0, NaN gives NaN; subnormal results are kept.
 #[inline(always)]
 pub(crate) fn erfc<T: Float, S: Simd<T>>(x: Lanes<T, S>) -> Lanes<T, S> {
+    let one = x.all(T::one());
     let ((m, m_low), n) = erfc_parts(clamp(x.abs(), T::zero(), T::NORMAL_ZERO_FROM));
-    let tail = scaled_product_of_sum(x.all(T::one()), (m, m_low), n);
-    x.lt(x.all(T::zero())).select(x.all(T::one() + T::one()) - tail, tail)
+    let tail = scaled_product_of_sum(one, (m, m_low), n);
+    let far = x.lt(x.all(T::zero())).select(one + one - tail, tail);
+    let (difference, error) = one.two_sum(-x);
+    let near = difference + (error - x * polynomial(x * x, T::ERF_NEAR_ZERO));
+    x.abs().lt(x.all(T::one() / (T::one() + T::one()))).select(near, far)
 }
 
 /// The normal tail and density at a point `y`.

@@ -39,6 +39,8 @@ pub(crate) fn sigmoid_times<T: Float, S: Simd<T>>(a: Lanes<T, S>, hi: Lanes<T, S
             let reduced =
                 Reduced::new(-clamp(hi, -T::EXP_PARTS_LIMIT, T::EXP_PARTS_LIMIT).abs(), negative.select(lo, -lo));
             let (sum, tail) = reduced.significand();
+            // The tail alone would be too large for a quotient that is corrected once.
+            let (sum, tail) = sum.fast_two_sum(tail);
             let power = power_beside_one(reduced.n);
             let (divisor, error) = one.fast_two_sum(sum * power);
             let divisor_low = tail.mul_add(power, error);
