@@ -477,9 +477,8 @@ pub(crate) fn every_op<T: Float>() -> Vec<Op<T>> {
             })
         }),
         ("soft cross_entropy", |c| {
-            let q = c.y.iter().map(|y| y.abs()).collect::<Vec<_>>();
             write([c.x.len()], |[dx]| {
-                cross_entropy_with_gradient(CrossEntropy::default(), c.matrix(c.x), c.matrix(&q), c.matrix_mut(dx))
+                cross_entropy_with_gradient(CrossEntropy::default(), c.matrix(c.x), c.matrix(c.y), c.matrix_mut(dx))
                     .map(|loss| wide(loss.value))
             })
         }),
