@@ -36,7 +36,7 @@ fn smooth<T: Float>() -> Vec<Smooth<T>> {
         ),
         ("gelu", gelu, gelu_backward, reference::gelu, reference::gelu_backward, [2.0, 8.0]),
         ("gelu_tanh", gelu_tanh, gelu_tanh_backward, reference::gelu_tanh, reference::gelu_tanh_backward, [3.0, 8.0]),
-        ("mish", mish, mish_backward, reference::mish, reference::mish_backward, [3.0, 8.0]),
+        ("mish", mish, mish_backward, reference::mish, reference::mish_backward, [4.0, 8.0]),
         ("tanh", tanh, tanh_backward, reference::tanh, reference::tanh_backward, [1.0, 4.0]),
     ]
 }

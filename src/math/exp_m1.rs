@@ -4,6 +4,7 @@
 //! (W. J. Cody, W. Waite, "Software Manual for the Elementary Functions", 1980).
 
 use super::exp::{Reduced, clamp};
+use super::polynomial;
 use crate::float::Float;
 use crate::lanes::Lanes;
 use crate::simd::Simd;
@@ -17,12 +18,17 @@ pub(crate) fn exp_m1<T: Float, S: Simd<T>>(x: Lanes<T, S>) -> Lanes<T, S> {
     let (zero, one) = (x.all(T::zero()), x.all(T::one()));
     let half = x.all(T::one() / (T::one() + T::one()));
     let reduced = Reduced::new(clamp(x, T::EXP_NORMAL_FROM, T::EXP_INFINITE_ABOVE), zero);
-    let tail = reduced.tail(reduced.low.mul_add(reduced.high, reduced.low));
+    let Reduced { high, low, .. } = reduced;
+    let r = high + low;
+    // The two largest terms of the series, r and r^2/2, are exact; the others come last.
+    let (square, square_low) = (high * half).two_mul(high);
+    let rest = (square * r).mul_add(polynomial(r, T::EXP_TAIL), low.mul_add(high, low) + square_low);
     // Half of everything, because 2^n is out of range for the greatest results.
     let power = reduced.scale_by_half(one);
     let (base, base_error) = power.two_sum(-half);
-    let (sum, error) = base.fast_two_sum(power * reduced.high);
-    let result = sum + power.mul_add(tail, error + base_error);
+    let (sum, error) = base.fast_two_sum(power * high);
+    let (sum, square_error) = sum.two_sum(power * square);
+    let result = sum + power.mul_add(rest, error + base_error + square_error);
     // Half of a subnormal number has a bit less.
     let tiny = x.abs().lt(x.all(T::epsilon()) * half * half);
     tiny.select(x, result + result)
