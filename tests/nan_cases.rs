@@ -1336,7 +1336,7 @@ case!(
     fn check<T: Float>() {
         let [y, dx] = activation_at::<T>(mish, mish_backward, 20.0);
         let want = [reference::mish(num::<T>(20.0)), reference::mish_backward(num::<T>(20.0), T::one())];
-        assert!(ulp_error(y, want[0]) <= 4.0 && ulp_error(dx, want[1]) <= 3.0, "{y:e}, {dx:e}");
+        assert!(ulp_error(y, want[0]) <= 5.0 && ulp_error(dx, want[1]) <= 3.0, "{y:e}, {dx:e}");
         for x in [40.0, 1000.0, 1e30] {
             assert_same(x, &activation_at(mish, mish_backward, x), &nums::<T>(&[x, 1.0]));
         }

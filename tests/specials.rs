@@ -98,7 +98,7 @@ const OPERANDS: &[(&str, usize, &str, bool, &str)] = &[
     ("logsumexp_weighted", 1, "b", true, "n+-"),
     ("softmax_entropy", 0, "x", true, "n+"),
     ("softmax_entropy_backward", 0, "x", true, "n+"),
-    ("binary_cross_entropy", 0, "logits", false, "n"),
+    ("binary_cross_entropy", 0, "logits", false, "n+-"),
     ("binary_cross_entropy", 1, "targets", false, "n+-"),
     ("binary_cross_entropy_backward", 1, "targets", false, "n+-"),
     ("kl_divergence", 0, "p", false, "n+-"),

@@ -22,7 +22,7 @@ pub(crate) fn exp_m1<T: Float, S: Simd<T>>(x: Lanes<T, S>) -> Lanes<T, S> {
     let r = high + low;
     // The two largest terms of the series, r and r^2/2, are exact; the others come last.
     let (square, square_low) = (high * half).two_mul(high);
-    let rest = (square * r).mul_add(polynomial(r, T::EXP_TAIL), low.mul_add(high, low) + square_low);
+    let rest = (low.mul_add(high, square) * r).mul_add(polynomial(r, T::EXP_TAIL), low.mul_add(high, low) + square_low);
     // Half of everything, because 2^n is out of range for the greatest results.
     let power = reduced.scale_by_half(one);
     let (base, base_error) = power.two_sum(-half);
