@@ -1,7 +1,32 @@
 //! The vector functions: one file each, with the formula, the range and the largest error above it.
 //!
 //! They are built from IEEE operations alone, so the bits are the same on every instruction set. Errors are in ULP,
-//! units in the last place of the true value; those of f32 are measured over all 2^32 inputs unless said otherwise.
+//! units in the last place of the true value.
+//!
+//! Largest errors met, in ULP, over every 101st input of `f32` and 297,029 inputs of `f64` chosen to hurt, as
+//! `cargo run --release --example exhaustive -- --stride 101 --inputs 30000000` measures them (without options it takes all
+//! 2^32 inputs, in hours):
+//!
+//! | function | `f32` | `f64` |
+//! |---|---|---|
+//! | [`exp`] | 0.544 | 0.541 |
+//! | [`exp2`] | 0.546 | 0.541 |
+//! | [`exp_m1`] | 0.552 | 0.528 |
+//! | [`ln`] | 0.500 | 0.500 |
+//! | [`ln_1p`] | 0.562 | 0.568 |
+//! | [`log2`] | 0.500 | 0.500 |
+//! | [`tanh`] | 0.602 | 0.601 |
+//! | [`sigmoid`] | 0.753 | 0.743 |
+//! | [`log_sigmoid`] | 0.989 | 0.818 |
+//! | [`softplus`] | 0.972 | 0.873 |
+//! | [`erf`] | 0.744 | 0.756 |
+//! | [`erfc`] | 0.970 | 1.025 |
+//! | [`sqrt`] | 0.500 | 0.500 |
+//! | [`gelu`](crate::gelu()) | 0.997 | 0.955 |
+//! | [`gelu_tanh`](crate::gelu_tanh()) | 0.749 | 0.752 |
+//! | [`silu`](crate::silu()) | 0.755 | 0.735 |
+//! | [`mish`](crate::mish()) | 4.497 | 3.694 |
+//! | [`elu`](crate::elu()) | 0.530 | 0.525 |
 
 use crate::float::Float;
 use crate::lanes::Lanes;

@@ -175,7 +175,8 @@ pub fn gelu_backward<T: Float>(x: &[T], dy: &[T], dx: &mut [T]) -> Result<()> {
 /// The Gaussian error linear unit in its approximation by a hyperbolic tangent: `y = x (1 + tanh(u)) / 2` with `u =
 /// sqrt(2 / pi) (x + 0.044715 x^3)`.
 ///
-/// Computed as `x / (1 + e^-2u)`: the negative tail does not cancel. `-Inf` gives 0; NaN stays NaN.
+/// Computed as `x / (1 + e^-2u)`: the negative tail does not cancel. `-Inf` gives 0; NaN stays NaN. Largest error: see the
+/// table of [`math`](crate::math).
 ///
 /// Gradient: [`gelu_tanh_backward`]. Source: D. Hendrycks, K. Gimpel, "Gaussian Error Linear Units", 2016.
 ///

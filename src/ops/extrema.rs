@@ -8,12 +8,12 @@ use crate::float::Float;
 use crate::view::{MatMut, MatRef};
 
 /// The largest entry of each row: `y[i] = max(x[i, ..])`, exactly. A NaN in a row is its largest entry; the maximum of no
-/// entries is `-inf`, which is no fault.
+/// entries, or of `-inf` alone, is `-inf`, which is no fault.
 ///
 /// `y` has an element for each row of `x`. Gradient: [`max_rows_backward`].
 ///
 /// # Errors
-/// [`Error::Shape`] if `y` has another length; [`Error::NonFinite`] if a result is NaN or infinite.
+/// [`Error::Shape`] if `y` has another length; [`Error::NonFinite`] if a result is NaN or `+inf`.
 ///
 /// ```
 /// use nanproof::{MatRef, max_rows};
@@ -28,12 +28,12 @@ pub fn max_rows<T: Float>(x: MatRef<'_, T>, y: &mut [T]) -> Result<()> {
 }
 
 /// The smallest entry of each row: `y[i] = min(x[i, ..])`, exactly. A NaN in a row is its smallest entry; the minimum of
-/// no entries is `+inf`, which is no fault.
+/// no entries, or of `+inf` alone, is `+inf`, which is no fault.
 ///
 /// `y` has an element for each row of `x`. Gradient: [`min_rows_backward`].
 ///
 /// # Errors
-/// As [`max_rows`].
+/// [`Error::Shape`] if `y` has another length; [`Error::NonFinite`] if a result is NaN or `-inf`.
 ///
 /// ```
 /// use nanproof::{MatRef, min_rows};
@@ -182,12 +182,12 @@ fn each_row<T: Float>(x: MatRef<'_, T>, mut f: impl FnMut(usize, &[T])) {
 fn extremes<T: Float>(operation: &'static str, end: End, x: MatRef<'_, T>, y: &mut [T]) -> Result<()> {
     check_len(operation, "y", y.len(), x.rows(), "the number of rows of x")?;
     each_row(x, |i, row| y[i] = end.of(row));
-    if x.cols() == 0 || y.iter().all(|y| y.is_finite()) {
+    let is_fault = |y: T| !y.is_finite() && y != end.start();
+    if !y.iter().any(|&y| is_fault(y)) {
         return Ok(());
     }
-    let is_met = |index, _| matches!(index, Index::Cell(i, _) if !y[i].is_finite());
-    let is_result = |index, x: T| matches!(index, Index::Cell(i, _) if x == y[i] || x.is_nan());
-    let inputs = [Operand::matrix("x", x).overlook(|index, x| !(is_met(index, x) && is_result(index, x)))];
+    let is_extreme = |index, x: T| matches!(index, Index::Cell(i, _) if is_fault(y[i]) && (x == y[i] || x.is_nan()));
+    let inputs = [Operand::matrix("x", x).overlook(|index, x| !is_extreme(index, x))];
     diagnose(operation, inputs, [], overflow_or_invalid)
 }
 
