@@ -1,8 +1,8 @@
 //! [`TensorStats`]: what a tensor holds, in one pass.
 //!
 //! A tensor is cut into chunks that stay in the first cache, so several short loops over a chunk read memory once. The
-//! loops are plain Rust that the compiler turns into vector code; they run as a [`Kernel`] to be compiled for each
-//! instruction set. No operation in them is fused or reordered, so their bits are the same on all.
+//! loops are plain Rust, run as a [`Kernel`] to be compiled for each instruction set. No operation in them is fused or
+//! reordered, so their bits are the same on all.
 
 use alloc::vec;
 use alloc::vec::Vec;
