@@ -165,8 +165,8 @@ pub fn erf<T: Float>(x: &[T], y: &mut [T]) -> Result<()> {
 ///
 /// ```
 /// let mut y = [0.0_f64; 3];
-/// nanproof::math::erfc(&[0.5, 10.0, f64::NEG_INFINITY], &mut y)?;
-/// assert_eq!(y, [0.4795001221869534, 2.088487583762545e-45, 2.0]);
+/// nanproof::math::erfc(&[0.0, 10.0, f64::NEG_INFINITY], &mut y)?;
+/// assert_eq!(y, [1.0, 2.088487583762545e-45, 2.0]);
 /// # Ok::<(), nanproof::Error>(())
 /// ```
 pub fn erfc<T: Float>(x: &[T], y: &mut [T]) -> Result<()> {
