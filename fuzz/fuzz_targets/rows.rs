@@ -135,7 +135,7 @@ fn empty_rows<T: Float>(x: &Matrix<T>) -> usize {
     (0..x.place.rows).filter(is_empty).count()
 }
 
-fn softmax_target<T: Float>(options: Softmax, x: &Matrix<T>, out: &Matrix<T>) {
+fn softmax_target<T: Float>(options: Softmax<'_, T>, x: &Matrix<T>, out: &Matrix<T>) {
     let f = |[x, _]: [MatRef<'_, T>; 2], y: MatMut<'_, T>| softmax_with(options, x, y).map(|n| (n, T::zero()));
     let (y, result) = call("softmax", [x, x], out, f);
     check_report(&result, &[("x", Operand::Matrix(x.read()))], &[], &[]);
