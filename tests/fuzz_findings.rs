@@ -1,6 +1,9 @@
 //! What fuzzing found, each with its smallest operands.
 
-use nanproof::{Class, Error, Index, MatMut, MatRef, l2_norm_backward, matmul_backward, safe_div_backward};
+use nanproof::{
+    Class, CrossEntropy, Error, Index, MatMut, MatRef, cross_entropy_in_place, cross_entropy_with_gradient,
+    l2_norm_backward, matmul_backward, safe_div_backward,
+};
 
 /// The gradients multiply by transposes; a report speaks of the operands as they were passed in.
 #[test]
@@ -38,5 +41,18 @@ fn l2_norm_backward_of_the_largest_number_is_finite() -> nanproof::Result<()> {
         l2_norm_backward(&x, -f64::MAX, &mut dx)?;
         assert!(dx[0] <= f64::MAX * (4.0 * f64::EPSILON - 1.0), "{x:?}: {dx:?}");
     }
+    Ok(())
+}
+
+/// A loss overflows and the mean does not: in place the loss is that of the other forms, not the sum of what overflowed.
+#[test]
+fn cross_entropy_in_place_has_a_mean_beside_losses_that_overflow() -> nanproof::Result<()> {
+    let x = [f32::MAX, -f32::MAX, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0];
+    let (options, targets) = (CrossEntropy::default(), [1, 0, 0, 0]);
+    let (mut in_place, mut dx) = (x, [0.0; 8]);
+    let logits = MatRef::new(&x, 4, 2)?;
+    let want = cross_entropy_with_gradient(options, logits, &targets, MatMut::new(&mut dx, 4, 2)?)?;
+    assert_eq!(cross_entropy_in_place(options, MatMut::new(&mut in_place, 4, 2)?, &targets)?, want);
+    assert_eq!((want.value, in_place), (f32::MAX / 2.0, dx));
     Ok(())
 }
