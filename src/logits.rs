@@ -8,7 +8,7 @@ use crate::float::Float;
 use crate::kernel::{Join, Kernel, Runs, launch, outline};
 use crate::lanes::Lanes;
 use crate::math;
-use crate::reduce::{Accumulator, TwoTerm};
+use crate::reduce::{Accumulator, TwoTerm, sum_terms};
 use crate::rows::RowsSeen;
 use crate::simd::Simd;
 use crate::sweep::{GROUP, each_group, sweep, sweep_groups};
@@ -63,6 +63,13 @@ impl<'a, T: Float> Logits<'a, T> {
         };
         let operand = move |name, x| Operand::matrix(name, x).overlook(move |index, x| !counts(index, x));
         [(name, self.x), ("bias", self.bias)].into_iter().filter_map(move |(name, x)| Some(operand(name, x?)))
+    }
+
+    /// An upstream gradient with a number for each row, without those of empty rows: they are not read.
+    pub(crate) fn upstream(self, name: &'static str, g: &'a [T]) -> Operand<'a, T> {
+        let cols = self.x.map_or(0, MatRef::cols);
+        let is_empty = move |i| (0..cols).all(|j| self.get(i, j) == Some(T::neg_infinity()));
+        Operand::slice(name, g).overlook(move |index, _| matches!(index, Index::At(i) if is_empty(i)))
     }
 
     /// The logits as they are read, without those that are `-inf`.
@@ -166,13 +173,18 @@ impl<T: Float, F: LogitFormula<T>> Kernel for LogitRows<'_, T, F> {
             let x = self.logits.row(number, self.output.as_ref().row_iter(i).copied(), &mut copy);
             let mut unused = T::zero();
             let value = self.values.get_mut(i).unwrap_or(&mut unused);
-            match self.output.row_mut(i) {
-                Some(y) => seen = seen.join(self.formula.apply(simd, number, x, y, value, &mut scratch)),
+            let columns = self.output.cols();
+            let (y, is_copy) = match self.output.row_mut(i) {
+                Some(y) => (y, false),
                 None => {
-                    result.resize(self.output.cols(), T::zero());
-                    seen = seen.join(self.formula.apply(simd, number, x, &mut result, value, &mut scratch));
-                    self.output.write_row(i, &result);
+                    result.resize(columns, T::zero());
+                    (&mut result[..], true)
                 }
+            };
+            // In one place: it is compiled once.
+            seen = seen.join(self.formula.apply(simd, number, x, y, value, &mut scratch));
+            if is_copy {
+                self.output.write_row(i, &result);
             }
         }
         seen
@@ -405,4 +417,23 @@ impl<T: Float> Kernel for RowNormalize<'_, T> {
             );
         }
     }
+}
+
+/// `sum(weights (max - x))`, where a weight of 0 does not count.
+#[inline(always)]
+pub(crate) fn distance<T: Float, S: Simd<T>>(simd: S, weights: &[T], x: &[T], max: T) -> T {
+    let zero = Lanes::zero(simd);
+    let sum = sum_terms(
+        simd,
+        [weights, x],
+        #[inline(always)]
+        |[weight, x]| {
+            let (difference, error) = below_max(x, max);
+            let counts = !(weight.eq(zero) | x.eq(x.all(max)));
+            let (product, low) = weight.two_mul(-difference);
+            (counts.select(product, zero), counts.select(low - weight * error, zero))
+        },
+    );
+    // The rounding error of an infinite sum is NaN.
+    if sum.sum.is_infinite() { sum.sum } else { sum.value() }
 }

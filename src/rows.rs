@@ -28,12 +28,13 @@ pub(crate) fn each_row<T: Float, const N: usize>(
         for (k, x) in x.iter_mut().enumerate() {
             *x = inputs[k].row(i).unwrap_or(&input_rows[k]);
         }
-        match output.row_mut(i) {
-            Some(y) => f(i, x, y),
-            None => {
-                f(i, x, &mut output_row);
-                output.write_row(i, &output_row);
-            }
+        let (y, is_copy) = match output.row_mut(i) {
+            Some(y) => (y, false),
+            None => (&mut output_row[..], true),
+        };
+        f(i, x, y); // in one place: it is compiled once
+        if is_copy {
+            output.write_row(i, &output_row);
         }
     }
 }

@@ -9,8 +9,8 @@ use crate::finite::{Index, Operand, Origin, diagnose, overflow_or_invalid};
 use crate::float::Float;
 use crate::kernel::{Join, Kernel, launch};
 use crate::lanes::Lanes;
-use crate::logits::{LogitFormula, Logits, RowSum, apply_to_logits, below_max, row_exp, row_normalize};
-use crate::reduce::{TwoTerm, sum_terms};
+use crate::logits::{LogitFormula, Logits, RowSum, apply_to_logits, distance, row_exp, row_normalize};
+use crate::reduce::TwoTerm;
 use crate::rows::RowsSeen;
 use crate::scaled::{WideSum, power};
 use crate::simd::Simd;
@@ -25,6 +25,16 @@ pub enum Reduction {
     Mean,
     /// Their sum.
     Sum,
+}
+
+impl Reduction {
+    /// The number that losses of so many targets are divided by.
+    pub(crate) fn divisor<T: Float>(self, count: usize) -> T {
+        match self {
+            Self::Mean => T::from(count.max(1)).unwrap_or_else(T::max_value),
+            Self::Sum => T::one(),
+        }
+    }
 }
 
 /// Options of the cross-entropy functions.
@@ -490,15 +500,13 @@ impl<T: Float> LogitFormula<T> for CrossEntropyRow<'_, T> {
 impl<'a, T: Float> CrossEntropyRow<'a, T> {
     /// For so many targets that count, and an upstream gradient `g`.
     fn new(options: CrossEntropy<'a, T>, targets: Targets<'a, T>, count: usize, g: T) -> Self {
-        let total = match (options.reduction, options.weights, targets) {
-            (Reduction::Sum, ..) => T::one(),
-            (Reduction::Mean, Some(_), Targets::Classes(classes)) => {
+        let divisor = match (options.reduction, options.weights, targets) {
+            (Reduction::Mean, Some(_), Targets::Classes(classes)) if count > 0 => {
                 let counted = classes.iter().filter(|&&class| !options.ignores(class));
                 compensated(counted.map(|&class| options.weight(class as usize)))
             }
-            (Reduction::Mean, ..) => T::from(count).unwrap_or_else(T::max_value),
+            (reduction, ..) => reduction.divisor(count),
         };
-        let divisor = if total > T::zero() { total } else { T::one() };
         Self { options, targets, divisor, factor: g / divisor }
     }
 
@@ -541,25 +549,6 @@ fn row_loss<T: Float>(row: RowSum<T>, log: T, logit: T) -> T {
     } else {
         row.max - logit
     }
-}
-
-/// `sum(labels (max - x))`, where a label of 0 does not count.
-#[inline(always)]
-fn distance<T: Float, S: Simd<T>>(simd: S, labels: &[T], x: &[T], max: T) -> T {
-    let zero = Lanes::zero(simd);
-    let sum = sum_terms(
-        simd,
-        [labels, x],
-        #[inline(always)]
-        |[label, x]| {
-            let (difference, error) = below_max(x, max);
-            let counts = !(label.eq(zero) | x.eq(x.all(max)));
-            let (product, low) = label.two_mul(-difference);
-            (counts.select(product, zero), counts.select(low - label * error, zero))
-        },
-    );
-    // The rounding error of an infinite sum is NaN.
-    if sum.sum.is_infinite() { sum.sum } else { sum.value() }
 }
 
 /// Turns `exp(x - max)` in `dx` into `(target + slope) softmax(x) - target onehot(class)`.

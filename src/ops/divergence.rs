@@ -38,7 +38,7 @@ pub fn binary_cross_entropy<T: Float>(reduction: Reduction, logits: &[T], target
     check_len(NAME, "targets", targets.len(), logits.len(), "the length of logits")?;
     let mut losses = vec![T::zero(); logits.len()];
     apply(BinaryCrossEntropy, [logits, targets], [&mut losses])?;
-    let value = launch(Sum { x: &losses })?.value() / divisor(reduction, logits.len());
+    let value = launch(Sum { x: &losses })?.value() / reduction.divisor(logits.len());
     if !value.is_finite() {
         let outputs = [Operand::slice("losses", &losses), Operand::scalar("loss", value)];
         diagnose(NAME, read(logits, targets), outputs, overflow_or_invalid)?;
@@ -74,7 +74,7 @@ pub fn binary_cross_entropy_backward<T: Float>(
     const NAME: &str = "binary_cross_entropy_backward";
     check_len(NAME, "targets", targets.len(), logits.len(), "the length of logits")?;
     check_len(NAME, "dlogits", dlogits.len(), logits.len(), "the length of logits")?;
-    let factor = g / divisor(reduction, logits.len());
+    let factor = g / reduction.divisor(logits.len());
     if apply(BinaryCrossEntropyBackward { factor }, [logits, targets], [&mut *dlogits])?.finite {
         return Ok(());
     }
@@ -136,14 +136,6 @@ pub fn kl_divergence_backward<T: Float>(p: &[T], log_q: &[T], g: T, dp: &mut [T]
     }
     let inputs = divergence_operands(p, log_q).into_iter().chain([Operand::scalar("g", g)]);
     diagnose(NAME, inputs, [Operand::slice("dp", dp), Operand::slice("dlog_q", dlog_q)], overflow_or_invalid)
-}
-
-/// The number that losses are divided by.
-fn divisor<T: Float>(reduction: Reduction, len: usize) -> T {
-    match reduction {
-        Reduction::Mean => T::from(len.max(1)).unwrap_or_else(T::max_value),
-        Reduction::Sum => T::one(),
-    }
 }
 
 /// The operands, without the infinite logits whose loss is 0.

@@ -3,11 +3,10 @@
 use alloc::vec::Vec;
 
 use crate::error::{Result, check_len, check_shape};
-use crate::finite::{Index, Operand, Watch, diagnose, overflow_or_invalid};
+use crate::finite::{Operand, Watch, diagnose, overflow_or_invalid};
 use crate::float::Float;
 use crate::lanes::Lanes;
-use crate::logits::{LogitFormula, Logits, RowSum, apply_to_logits, below_max, row_exp, row_normalize};
-use crate::reduce::sum_terms;
+use crate::logits::{LogitFormula, Logits, apply_to_logits, distance, row_exp, row_normalize};
 use crate::rows::RowsSeen;
 use crate::simd::Simd;
 use crate::sweep::sweep;
@@ -69,28 +68,8 @@ pub fn softmax_entropy_backward<T: Float>(x: MatRef<'_, T>, dh: &[T], mut dx: Ma
     if apply_to_logits(EntropyBackwardRow { dh }, logits, &mut [], Some(dx.reborrow()))?.finite {
         return Ok(());
     }
-    let is_empty = |i: usize| x.row_iter(i).all(|&x| x == T::neg_infinity());
-    let unread = move |index, _| matches!(index, Index::At(i) if is_empty(i));
-    let inputs = logits.operands("x").chain([Operand::slice("dh", dh).overlook(unread)]);
+    let inputs = logits.operands("x").chain([logits.upstream("dh", dh)]);
     diagnose(NAME, inputs, [Operand::matrix("dx", dx.as_ref())], overflow_or_invalid)
-}
-
-/// `sum(p (max - x))`, from `exp(x - max)`.
-#[inline(always)]
-fn mean_distance<T: Float, S: Simd<T>>(simd: S, x: &[T], row: RowSum<T>, exponentials: &[T]) -> T {
-    let sum = sum_terms(
-        simd,
-        [x, exponentials],
-        #[inline(always)]
-        |[x, e]| {
-            let counts = !(e.eq(e.all(T::zero())) | x.eq(x.all(row.max)));
-            let (difference, error) = below_max(x, row.max);
-            let (product, low) = e.two_mul(-difference);
-            let zero = x.all(T::zero());
-            (counts.select(product, zero), counts.select(low - e * error, zero))
-        },
-    );
-    sum.value() / row.total()
 }
 
 /// `-sum(p ln p)`.
@@ -112,7 +91,11 @@ impl<T: Float> LogitFormula<T> for EntropyRow {
     ) -> RowsSeen {
         exponentials.resize(x.len(), T::zero());
         let row = row_exp(simd, x, exponentials);
-        *h = if row.is_empty() { T::zero() } else { row.log(simd) + mean_distance(simd, x, row, exponentials) };
+        *h = if row.is_empty() {
+            T::zero()
+        } else {
+            row.log(simd) + distance(simd, exponentials, x, row.max) / row.total()
+        };
         RowsSeen::finite(row.is_empty() || row.is_plain() && h.is_finite())
     }
 }
@@ -133,7 +116,7 @@ impl<T: Float> LogitFormula<T> for EntropyBackwardRow<'_, T> {
             dx.fill(T::zero());
             return RowsSeen::finite(true);
         }
-        let distance = Lanes::splat(simd, mean_distance(simd, x, row, dx));
+        let distance = Lanes::splat(simd, distance(simd, dx, x, row.max) / row.total());
         row_normalize(simd, x, row, T::one(), dx);
         let (dh, max) = (Lanes::splat(simd, self.dh[i]), Lanes::splat(simd, row.max));
         let mut watch = Watch::new(simd);

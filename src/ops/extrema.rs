@@ -1,10 +1,9 @@
 //! The largest and the smallest entry of each row of a matrix, where they are, and their gradients.
 
-use alloc::vec::Vec;
-
 use crate::error::{Error, Result, check_len, check_shape};
 use crate::finite::{Index, Operand, diagnose, overflow_or_invalid};
 use crate::float::Float;
+use crate::rows::each_row;
 use crate::view::{MatMut, MatRef};
 
 /// The largest entry of each row: `y[i] = max(x[i, ..])`, exactly. A NaN in a row is its largest entry; the maximum of no
@@ -164,24 +163,9 @@ impl End {
     }
 }
 
-/// Calls `f` with the number of each row and the row.
-fn each_row<T: Float>(x: MatRef<'_, T>, mut f: impl FnMut(usize, &[T])) {
-    let mut copy = Vec::new();
-    for i in 0..x.rows() {
-        match x.row(i) {
-            Some(row) => f(i, row),
-            None => {
-                copy.clear();
-                copy.extend(x.row_iter(i));
-                f(i, &copy);
-            }
-        }
-    }
-}
-
 fn extremes<T: Float>(operation: &'static str, end: End, x: MatRef<'_, T>, y: &mut [T]) -> Result<()> {
     check_len(operation, "y", y.len(), x.rows(), "the number of rows of x")?;
-    each_row(x, |i, row| y[i] = end.of(row));
+    each_row([x], MatMut::new(y, x.rows(), 1)?, |_, [row], y| y[0] = end.of(row));
     let is_fault = |y: T| !y.is_finite() && y != end.start();
     if !y.iter().any(|&y| is_fault(y)) {
         return Ok(());
@@ -197,7 +181,7 @@ fn places<T: Float>(operation: &'static str, end: End, x: MatRef<'_, T>, columns
         return Err(Error::Argument { operation, argument: "x", problem: "has rows without entries" });
     }
     let mut has_nan = false;
-    each_row(x, |i, row| {
+    each_row([x], MatMut::new(&mut [], x.rows(), 0)?, |i, [row], _| {
         let extreme = end.of(row);
         let is_extreme = |x: &T| *x == extreme || x.is_nan() && extreme.is_nan();
         columns[i] = row.iter().position(is_extreme).unwrap_or_default();
@@ -219,8 +203,8 @@ fn shares<T: Float>(
 ) -> Result<()> {
     check_len(operation, "dy", dy.len(), x.rows(), "the number of rows of x")?;
     check_shape(operation, "dx", dx.shape(), x.shape(), "the shape of x")?;
-    let (mut shares, mut finite) = (Vec::new(), true);
-    each_row(x, |i, row| {
+    let mut finite = true;
+    each_row([x], dx.reborrow(), |i, [row], dx| {
         let extreme = end.of(row);
         let ties = row.iter().filter(|&&x| x == extreme).count();
         let share = dy[i] / T::from(ties.max(1)).unwrap_or_else(T::max_value);
@@ -230,9 +214,7 @@ fn shares<T: Float>(
             x if x == extreme => share,
             _ => T::zero(),
         };
-        shares.clear();
-        shares.extend(row.iter().map(share_of));
-        dx.write_row(i, &shares);
+        dx.iter_mut().zip(row).for_each(|(dx, x)| *dx = share_of(x));
     });
     if finite {
         return Ok(());

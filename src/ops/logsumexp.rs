@@ -39,13 +39,7 @@ use crate::view::{MatMut, MatRef};
 /// # Ok::<(), nanproof::Error>(())
 /// ```
 pub fn logsumexp<T: Float>(x: MatRef<'_, T>, y: &mut [T]) -> Result<()> {
-    check_len("logsumexp", "y", y.len(), x.rows(), "the number of rows of x")?;
-    if apply_to_logits(LogSumExpRow, Logits::plain(Some(x)), y, None)?.finite {
-        return Ok(());
-    }
-    let inputs = [Operand::matrix("x", x).overlook(|_, x| x == T::neg_infinity())];
-    let outputs = [Operand::slice("y", y).overlook(|_, y| y == T::neg_infinity())];
-    diagnose("logsumexp", inputs, outputs, overflow_or_invalid)
+    forward("logsumexp", Logits::plain(Some(x)), x, y)
 }
 
 /// The gradient of [`logsumexp`]: `dx[i, j] = dy[i] softmax(x)[i, j]`.
@@ -66,20 +60,8 @@ pub fn logsumexp<T: Float>(x: MatRef<'_, T>, y: &mut [T]) -> Result<()> {
 /// assert_eq!(dx, [1e10, 3.7200762e-34]);
 /// # Ok::<(), nanproof::Error>(())
 /// ```
-pub fn logsumexp_backward<T: Float>(x: MatRef<'_, T>, dy: &[T], mut dx: MatMut<'_, T>) -> Result<()> {
-    const NAME: &str = "logsumexp_backward";
-    check_len(NAME, "dy", dy.len(), x.rows(), "the number of rows of x")?;
-    check_shape(NAME, "dx", dx.shape(), x.shape(), "the shape of x")?;
-    let formula = LogSumExpBackwardRow { dy, scale: T::one() };
-    if apply_to_logits(formula, Logits::plain(Some(x)), &mut [], Some(dx.reborrow()))?.finite {
-        return Ok(());
-    }
-    let is_empty = |i: usize| x.row_iter(i).all(|&x| x == T::neg_infinity());
-    let inputs = [
-        Operand::matrix("x", x).overlook(|_, x| x == T::neg_infinity()),
-        Operand::slice("dy", dy).overlook(move |index, _| matches!(index, Index::At(i) if is_empty(i))),
-    ];
-    diagnose(NAME, inputs, [Operand::matrix("dx", dx.as_ref())], overflow_or_invalid)
+pub fn logsumexp_backward<T: Float>(x: MatRef<'_, T>, dy: &[T], dx: MatMut<'_, T>) -> Result<()> {
+    backward("logsumexp_backward", Logits::plain(Some(x)), x, dy, dx)
 }
 
 /// [`logsumexp`] of logits that are scaled, biased or masked first: with the options of softmax, all but `empty`.
@@ -100,13 +82,7 @@ pub fn logsumexp_backward<T: Float>(x: MatRef<'_, T>, dy: &[T], mut dx: MatMut<'
 /// ```
 pub fn logsumexp_with<T: Float>(options: Softmax<'_, T>, x: MatRef<'_, T>, y: &mut [T]) -> Result<()> {
     const NAME: &str = "logsumexp_with";
-    check_len(NAME, "y", y.len(), x.rows(), "the number of rows of x")?;
-    let logits = options.logits(NAME, x.shape(), Some(x))?;
-    if apply_to_logits(LogSumExpRow, logits, y, None)?.finite {
-        return Ok(());
-    }
-    let outputs = [logits.as_read(), Operand::slice("y", y).overlook(|_, y| y == T::neg_infinity())];
-    diagnose(NAME, logits.operands("x"), outputs, overflow_or_invalid)
+    forward(NAME, options.logits(NAME, x.shape(), Some(x))?, x, y)
 }
 
 /// The gradient of [`logsumexp_with`]: `dx[i, j] = dy[i] scale p[i, j]` with the probabilities that
@@ -128,20 +104,36 @@ pub fn logsumexp_backward_with<T: Float>(
     options: Softmax<'_, T>,
     x: MatRef<'_, T>,
     dy: &[T],
-    mut dx: MatMut<'_, T>,
+    dx: MatMut<'_, T>,
 ) -> Result<()> {
     const NAME: &str = "logsumexp_backward_with";
-    check_len(NAME, "dy", dy.len(), x.rows(), "the number of rows of x")?;
-    check_shape(NAME, "dx", dx.shape(), x.shape(), "the shape of x")?;
-    let logits = options.logits(NAME, x.shape(), Some(x))?;
-    let formula = LogSumExpBackwardRow { dy, scale: options.scale };
+    backward(NAME, options.logits(NAME, x.shape(), Some(x))?, x, dy, dx)
+}
+
+fn forward<T: Float>(operation: &'static str, logits: Logits<'_, T>, x: MatRef<'_, T>, y: &mut [T]) -> Result<()> {
+    check_len(operation, "y", y.len(), x.rows(), "the number of rows of x")?;
+    if apply_to_logits(LogSumExpRow, logits, y, None)?.finite {
+        return Ok(());
+    }
+    let outputs = [logits.as_read(), Operand::slice("y", y).overlook(|_, y| y == T::neg_infinity())];
+    diagnose(operation, logits.operands("x"), outputs, overflow_or_invalid)
+}
+
+fn backward<T: Float>(
+    operation: &'static str,
+    logits: Logits<'_, T>,
+    x: MatRef<'_, T>,
+    dy: &[T],
+    mut dx: MatMut<'_, T>,
+) -> Result<()> {
+    check_len(operation, "dy", dy.len(), x.rows(), "the number of rows of x")?;
+    check_shape(operation, "dx", dx.shape(), x.shape(), "the shape of x")?;
+    let formula = LogSumExpBackwardRow { dy, scale: logits.scale };
     if apply_to_logits(formula, logits, &mut [], Some(dx.reborrow()))?.finite {
         return Ok(());
     }
-    let is_empty = move |i: usize| (0..x.cols()).all(|j| logits.get(i, j) == Some(T::neg_infinity()));
-    let unread = move |index, _| matches!(index, Index::At(i) if is_empty(i));
-    let inputs = logits.operands("x").chain([Operand::slice("dy", dy).overlook(unread)]);
-    diagnose(NAME, inputs, [logits.as_read(), Operand::matrix("dx", dx.as_ref())], overflow_or_invalid)
+    let inputs = logits.operands("x").chain([logits.upstream("dy", dy)]);
+    diagnose(operation, inputs, [logits.as_read(), Operand::matrix("dx", dx.as_ref())], overflow_or_invalid)
 }
 
 /// The log-sum-exp of each row with weights that may be negative: `y[i] = ln |s|` and `sign[i]`, the sign of `s`, where

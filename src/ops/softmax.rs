@@ -10,7 +10,7 @@ use crate::lanes::Lanes;
 use crate::logits::{LogitFormula, LogitRows, Logits, apply_to_logits, row_exp, row_normalize};
 use crate::math;
 use crate::reduce::sum_terms;
-use crate::rows::{RowFormula, RowsSeen, apply};
+use crate::rows::{RowFormula, RowsSeen, Rowwise, apply};
 use crate::scaled::power;
 use crate::simd::Simd;
 use crate::sweep::sweep;
@@ -229,20 +229,37 @@ pub fn softmax_backward_with<T: Float>(
 }
 
 fn softmax_gradients<T: Float>(
-    name: &'static str,
+    operation: &'static str,
     scale: T,
     p: MatRef<'_, T>,
     dp: MatRef<'_, T>,
-    mut dx: MatMut<'_, T>,
+    dx: MatMut<'_, T>,
 ) -> Result<()> {
-    check_shape(name, "dx", dx.shape(), p.shape(), "the shape of p")?;
-    check_shape(name, "dp", dp.shape(), p.shape(), "the shape of p")?;
-    if apply(SoftmaxBackwardRow { scale }, [p, dp], dx.reborrow())?.finite {
+    gradients(operation, SoftmaxBackwardRow { scale }, [("p", p), ("dp", dp)], "the shape of p", T::zero(), dx)
+}
+
+/// Runs the formula of a gradient, from the results of the forward function and the upstream gradient with their names;
+/// `impossible` is what the forward function gives an event of probability 0.
+fn gradients<T, F: RowFormula<T, 2>>(
+    operation: &'static str,
+    formula: F,
+    [(y_name, y), (dy_name, dy)]: [(&'static str, MatRef<'_, T>); 2],
+    reason: &'static str,
+    impossible: T,
+    mut dx: MatMut<'_, T>,
+) -> Result<()>
+where
+    T: Float + for<'a> Runs<Rowwise<'a, T, F, 2>>,
+{
+    check_shape(operation, "dx", dx.shape(), y.shape(), reason)?;
+    check_shape(operation, dy_name, dy.shape(), y.shape(), reason)?;
+    if apply(formula, [y, dy], dx.reborrow())?.finite {
         return Ok(());
     }
-    let impossible = move |index, _| matches!(index, Index::Cell(i, j) if p.get(i, j).is_some_and(|p| p.is_zero()));
-    let inputs = [Operand::matrix("p", p), Operand::matrix("dp", dp).overlook(impossible)];
-    diagnose(name, inputs, [Operand::matrix("dx", dx.as_ref())], overflow_or_invalid)
+    let unread = move |index, _| matches!(index, Index::Cell(i, j) if y.get(i, j) == Some(impossible));
+    let results = Operand::matrix(y_name, y).overlook(move |_, y| y == impossible);
+    let inputs = [results, Operand::matrix(dy_name, dy).overlook(unread)];
+    diagnose(operation, inputs, [Operand::matrix("dx", dx.as_ref())], overflow_or_invalid)
 }
 
 /// The logarithm of the softmax of each row: `y[i, j] = x[i, j] - ln(sum(exp(x[i, ..])))`. Returns how many rows were
@@ -340,24 +357,14 @@ pub fn log_softmax_backward_with<T: Float>(
 }
 
 fn log_softmax_gradients<T: Float>(
-    name: &'static str,
+    operation: &'static str,
     scale: T,
     y: MatRef<'_, T>,
     dy: MatRef<'_, T>,
-    mut dx: MatMut<'_, T>,
+    dx: MatMut<'_, T>,
 ) -> Result<()> {
-    check_shape(name, "dx", dx.shape(), y.shape(), "the shape of y")?;
-    check_shape(name, "dy", dy.shape(), y.shape(), "the shape of y")?;
-    if apply(LogSoftmaxBackwardRow { scale }, [y, dy], dx.reborrow())?.finite {
-        return Ok(());
-    }
-    let masked = move |index, _| matches!(index, Index::Cell(i, j) if y.get(i, j) == Some(T::neg_infinity()));
-    let inputs = [Operand::matrix("y", y).overlook(is_masked), Operand::matrix("dy", dy).overlook(masked)];
-    diagnose(name, inputs, [Operand::matrix("dx", dx.as_ref())], overflow_or_invalid)
-}
-
-fn is_masked<T: Float>(_: Index, x: T) -> bool {
-    x == T::neg_infinity()
+    let formula = LogSoftmaxBackwardRow { scale };
+    gradients(operation, formula, [("y", y), ("dy", dy)], "the shape of y", T::neg_infinity(), dx)
 }
 
 /// `exp(x) / sum(exp(x))`.
