@@ -114,7 +114,22 @@ impl<T: Float, S: Simd<T>> Lanes<T, S> {
     /// folds with it meets them again in a sum.
     #[inline(always)]
     pub(crate) fn larger(self, b: Self) -> Self {
-        b.lt(self).select(self, b)
+        Self::new(self.simd, self.simd.larger(self.vector, b.vector))
+    }
+
+    /// All lanes joined by `f`: those of the upper half to those of the lower one, until one is left.
+    #[inline(always)]
+    pub(crate) fn fold(self, f: impl Fn(T, T) -> T) -> T {
+        let mut block = self.store();
+        let lanes = block.as_mut();
+        let mut half = T::LANES / 2;
+        while half > 0 {
+            for i in 0..half {
+                lanes[i] = f(lanes[i], lanes[i + half]);
+            }
+            half /= 2;
+        }
+        lanes[0]
     }
 
     /// The bits, as integers, plus `b`'s.

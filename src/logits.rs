@@ -88,8 +88,7 @@ impl<'a, T: Float> Logits<'a, T> {
         let Some(x) = self.x else { return Ok(()) };
         let mut row = Vec::new();
         for i in 0..x.rows() {
-            row.clear();
-            row.extend(x.row_iter(i));
+            x.copy_row(i, &mut row);
             self.read(i, &mut row);
             if row.iter().fold(false, |fault, &x| fault | x.is_nan() | (x == T::infinity())) {
                 return diagnose(operation, self.operands("x"), [self.as_read()], overflow_or_invalid);
@@ -98,18 +97,18 @@ impl<'a, T: Float> Logits<'a, T> {
         Ok(())
     }
 
-    /// A row as it is read, given the row of the output. What does not lie there as it is to be read is written to `copy`.
-    fn row<'s>(&self, i: usize, output: impl Iterator<Item = T>, copy: &'s mut Vec<T>) -> &'s [T]
+    /// Row `i` as it is read; in place it is row `output_row` of the output. What does not lie there as it is to be read is
+    /// written to `copy`.
+    fn row<'s>(&self, i: usize, output: MatRef<'_, T>, output_row: usize, copy: &'s mut Vec<T>) -> &'s [T]
     where
         'a: 's,
     {
         if let (true, Some(row)) = (self.is_plain(), self.x.and_then(|x| x.row(i))) {
             return row;
         }
-        copy.clear();
         match self.x {
-            Some(x) => copy.extend(x.row_iter(i)),
-            None => copy.extend(output),
+            Some(x) => x.copy_row(i, copy),
+            None => output.copy_row(output_row, copy),
         }
         self.read(i, copy);
         copy
@@ -121,10 +120,10 @@ impl<'a, T: Float> Logits<'a, T> {
             row.iter_mut().for_each(|x| *x = *x * self.scale);
         }
         if let Some(bias) = self.bias {
-            row.iter_mut().zip(bias.row_iter(i)).for_each(|(x, &bias)| *x = *x + bias);
+            bias.zip_row(i, row, |x, bias| *x = *x + bias);
         }
         if let Some(mask) = self.mask {
-            row.iter_mut().zip(mask.row_iter(i)).for_each(|(x, &keep)| *x = if keep { *x } else { T::neg_infinity() });
+            mask.zip_row(i, row, |x, keep| *x = if keep { *x } else { T::neg_infinity() });
         }
         let kept = self.causal_len(i).min(row.len());
         row[kept..].fill(T::neg_infinity());
@@ -170,7 +169,7 @@ impl<T: Float, F: LogitFormula<T>> Kernel for LogitRows<'_, T, F> {
         let (mut copy, mut result, mut scratch) = (Vec::new(), Vec::new(), Vec::new());
         for i in 0..self.output.rows() {
             let number = self.first + i;
-            let x = self.logits.row(number, self.output.as_ref().row_iter(i).copied(), &mut copy);
+            let x = self.logits.row(number, self.output.as_ref(), i, &mut copy);
             let mut unused = T::zero();
             let value = self.values.get_mut(i).unwrap_or(&mut unused);
             let columns = self.output.cols();
@@ -296,6 +295,8 @@ pub(crate) fn below_max<T: Float, S: Simd<T>>(x: Lanes<T, S>, max: T) -> (Lanes<
 ///
 /// The largest entries count as 1 without a subtraction, so `+inf` beside finite entries takes the whole weight. A NaN
 /// is passed over by the maximum and met again in the sum.
+///
+/// A function of its own, which the formulas share; [`row_exp_inline`] is faster where rows are short.
 #[inline(always)]
 pub(crate) fn row_exp<T: Float, S: Simd<T>>(simd: S, x: &[T], y: &mut [T]) -> RowSum<T> {
     let mut sum = RowSum { max: T::neg_infinity(), rest: TwoTerm::zero(), unique: false };
@@ -315,60 +316,74 @@ impl<T: Float> Kernel for RowExp<'_, T> {
 
     #[inline(always)]
     fn run<S: Simd<T>>(self, simd: S) {
-        let Self { x, y, sum } = self;
-
-        let lowest = T::neg_infinity();
-        let mut chains = [Lanes::splat(simd, lowest); GROUP];
-        each_group(
-            simd,
-            [x],
-            lowest,
-            #[inline(always)]
-            |group| {
-                for (chain, [x]) in chains.iter_mut().zip(group) {
-                    *chain = x.larger(*chain);
-                }
-            },
-        );
-        let [a, b, c, d] = chains;
-        let largest = a.larger(b).larger(c.larger(d));
-        let max = largest.store().as_ref().iter().fold(lowest, |max, &x| if max < x { x } else { max });
-
-        let (zero, one, unit) = (Lanes::zero(simd), Lanes::splat(simd, T::one()), Lanes::splat(simd, T::from_bits(1)));
-        let mut rest = Accumulator::new(simd);
-        let mut count = zero;
-        sweep_groups(
-            simd,
-            x,
-            lowest,
-            y,
-            #[inline(always)]
-            |x| {
-                let (mut terms, mut results) = ([zero; GROUP], [zero; GROUP]);
-                for ((term, result), x) in terms.iter_mut().zip(&mut results).zip(x) {
-                    let is_max = x.eq(x.all(max));
-                    let (difference, error) = below_max(x, max);
-                    let e = math::exp_of_difference(difference, error);
-                    count = count.int_add(is_max.select(unit, zero));
-                    *term = is_max.select(zero, e);
-                    *result = is_max.select(one, e);
-                }
-                let [a, b, c, d] = terms;
-                rest.add((a + b) + (c + d));
-                results
-            },
-        );
-        let count = count.store().as_ref().iter().map(|&lane| lane.to_bits()).sum::<u64>();
-        let ones = T::from(count.saturating_sub(1)).unwrap_or_else(T::max_value);
-        let rest = rest.total().join(TwoTerm { sum: ones, error: T::zero() });
-        *sum = RowSum { max, rest, unique: count == 1 };
+        *self.sum = row_exp_inline(simd, self.x, self.y);
     }
+}
+
+/// See [`row_exp`].
+#[inline(always)]
+pub(crate) fn row_exp_inline<T: Float, S: Simd<T>>(simd: S, x: &[T], y: &mut [T]) -> RowSum<T> {
+    let lowest = T::neg_infinity();
+    let mut chains = [Lanes::splat(simd, lowest); GROUP];
+    each_group(
+        simd,
+        [x],
+        lowest,
+        #[inline(always)]
+        |group| {
+            for (chain, [x]) in chains.iter_mut().zip(group) {
+                *chain = x.larger(*chain);
+            }
+        },
+    );
+    let [a, b, c, d] = chains;
+    let max = a.larger(b).larger(c.larger(d)).fold(
+        #[inline(always)]
+        |a, b| if a < b { b } else { a },
+    );
+
+    let (zero, one, unit) = (Lanes::zero(simd), Lanes::splat(simd, T::one()), Lanes::splat(simd, T::from_bits(1)));
+    let mut rest = Accumulator::new(simd);
+    let mut count = zero;
+    sweep_groups(
+        simd,
+        x,
+        lowest,
+        y,
+        #[inline(always)]
+        |x| {
+            let mut results = [zero; GROUP];
+            for (result, x) in results.iter_mut().zip(x) {
+                let (difference, error) = below_max(x, max);
+                *result = math::exp_of_difference(difference, error);
+            }
+            let mut terms = results;
+            let is_max = x.map(|x| x.eq(x.all(max)));
+            let [a, b, c, d] = is_max;
+            if (a | b | c | d).any() {
+                for ((term, result), is_max) in terms.iter_mut().zip(&mut results).zip(is_max) {
+                    count = count.int_add(is_max.select(unit, zero));
+                    *term = is_max.select(zero, *result);
+                    *result = is_max.select(one, *result);
+                }
+            }
+            let [a, b, c, d] = terms;
+            rest.add((a + b) + (c + d));
+            results
+        },
+    );
+    let count = count.store().as_ref().iter().map(|&lane| lane.to_bits()).sum::<u64>();
+    let ones = T::from(count.saturating_sub(1)).unwrap_or_else(T::max_value);
+    let rest = rest.total().join(TwoTerm { sum: ones, error: T::zero() });
+    RowSum { max, rest, unique: count == 1 }
 }
 
 /// Turns `exp(x - max)` in `y` into `factor * softmax(x)`.
 ///
 /// Where the factor is above 1 it may lift a result out of the range in which `exp(x - max)` alone has underflowed: it is
 /// then computed again with an exponent of its own.
+///
+/// A function of its own, as [`row_exp`].
 #[inline(always)]
 pub(crate) fn row_normalize<T: Float, S: Simd<T>>(simd: S, x: &[T], row: RowSum<T>, factor: T, y: &mut [T]) {
     outline(simd, RowNormalize { x, row, factor, y });
@@ -387,35 +402,39 @@ impl<T: Float> Kernel for RowNormalize<'_, T> {
 
     #[inline(always)]
     fn run<S: Simd<T>>(self, simd: S) {
-        let Self { x, row, factor, y } = self;
+        row_normalize_inline(simd, self.x, self.row, self.factor, self.y);
+    }
+}
 
-        let weight = row.weight(simd, factor);
-        let (weight, weight_error) = (Lanes::splat(simd, weight.sum), Lanes::splat(simd, weight.error));
-        if factor.abs() <= T::one() || !row.is_plain() {
-            sweep(
-                simd,
-                [],
-                [y],
-                #[inline(always)]
-                |[], [e]| [e.mul_add(weight, e * weight_error)],
-            );
-        } else {
-            let (zero, one) = (Lanes::zero(simd), Lanes::splat(simd, T::one()));
-            let half = one / (one + one);
-            sweep(
-                simd,
-                [x],
-                [y],
-                #[inline(always)]
-                |[x], [_]| {
-                    let (difference, error) = below_max(x, row.max);
-                    let (e, exponent) = math::exp_parts(difference, error);
-                    let half = e * half; // below 1: its product with the weight does not overflow
-                    let result = math::scale(half.mul_add(weight, half * weight_error), exponent + one);
-                    [e.eq(zero).select(zero, result)] // also where the factor is infinite
-                },
-            );
-        }
+/// See [`row_normalize`].
+#[inline(always)]
+pub(crate) fn row_normalize_inline<T: Float, S: Simd<T>>(simd: S, x: &[T], row: RowSum<T>, factor: T, y: &mut [T]) {
+    let weight = row.weight(simd, factor);
+    let (weight, weight_error) = (Lanes::splat(simd, weight.sum), Lanes::splat(simd, weight.error));
+    if factor.abs() <= T::one() || !row.is_plain() {
+        sweep(
+            simd,
+            [],
+            [y],
+            #[inline(always)]
+            |[], [e]| [e.mul_add(weight, e * weight_error)],
+        );
+    } else {
+        let (zero, one) = (Lanes::zero(simd), Lanes::splat(simd, T::one()));
+        let half = one / (one + one);
+        sweep(
+            simd,
+            [x],
+            [y],
+            #[inline(always)]
+            |[x], [_]| {
+                let (difference, error) = below_max(x, row.max);
+                let (e, exponent) = math::exp_parts(difference, error);
+                let half = e * half; // below 1: its product with the weight does not overflow
+                let result = math::scale(half.mul_add(weight, half * weight_error), exponent + one);
+                [e.eq(zero).select(zero, result)] // also where the factor is infinite
+            },
+        );
     }
 }
 

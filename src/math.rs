@@ -52,7 +52,9 @@ pub use crate::ops::{log_sigmoid, sigmoid, softplus, tanh};
 pub use slices::{Function, erf, erfc, exp, exp_m1, exp2, in_place, ln, ln_1p, log2, sqrt};
 
 pub(crate) use erf::{gelu, gelu_derivative_times};
-pub(crate) use exp::{clamp, exp_of_difference, exp_of_sum, exp_parts, scale, scaled_product, split_exponent};
+pub(crate) use exp::{
+    clamp, exp_of_difference, exp_of_sum, exp_parts, has_normal_exp, normal_exp, scale, scaled_product, split_exponent,
+};
 pub(crate) use gelu_tanh::{gelu_tanh, gelu_tanh_derivative_times};
 pub(crate) use ln::ln_parts;
 pub(crate) use mish::{mish, mish_derivative_times};

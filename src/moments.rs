@@ -237,6 +237,17 @@ pub(crate) struct Moments {
     squares: TwoTerm<f64>,
 }
 
+/// Moments in `f64`.
+pub(crate) struct InF64 {
+    pub(crate) count: f64,
+    /// The mean of `x`, as the shift and the mean of `x - shift`.
+    pub(crate) mean: TwoTerm<f64>,
+    /// The sum of the squares of `x - shift`.
+    pub(crate) squares: f64,
+    /// The sum of the squares of `x - mean`.
+    pub(crate) deviations: f64,
+}
+
 impl Moments {
     /// Of a row; `None` if an element is not finite.
     #[inline(always)]
@@ -282,6 +293,15 @@ impl Moments {
     /// The mean of `x - shift`.
     pub(crate) fn mean_difference(&self) -> Long {
         self.sum().div(Long::count(self.len))
+    }
+
+    /// The moments in `f64`, where its digits are enough.
+    pub(crate) fn in_f64<T: Float>(&self) -> Option<InF64> {
+        let (sum, squares, count) = (self.sum.sum, self.squares.sum, self.count());
+        let difference = sum / count;
+        let deviations = (squares - sum * difference).max(0.0);
+        let mean = TwoTerm { sum: self.shift, error: difference };
+        (T::LANES == 16).then_some(InF64 { count, mean, squares, deviations })
     }
 
     /// The mean of the numbers that are summed, rounded.

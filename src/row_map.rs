@@ -11,10 +11,10 @@ use crate::float::Float;
 use crate::kernel::{Join, Kernel, outline};
 use crate::lanes::Lanes;
 use crate::long::Long;
-use crate::moments::{Center, Moments, exponent, products};
+use crate::moments::{Center, InF64, Moments, exponent, products};
 use crate::reduce::TwoTerm;
 use crate::rows::{RowFormula, RowsSeen, apply, each_row};
-use crate::scaled::power;
+use crate::scaled::{exponent_of, power};
 use crate::simd::Simd;
 use crate::sweep::sweep;
 use crate::view::{MatMut, MatRef};
@@ -84,6 +84,20 @@ impl<T: Float> Unit<T> {
     }
 }
 
+impl<T: Float> Unit<T> {
+    /// The normalisation by numbers of `f64`, where their digits are enough.
+    fn line(self, moments: &Moments) -> Option<Line<T>> {
+        let InF64 { count, mean, squares, deviations } = moments.in_f64::<T>()?;
+        let sqrt = <f64 as num_traits::Float>::sqrt;
+        let (mean, norm) = match self {
+            Self::Deviation(eps) => (mean, sqrt(deviations / count + eps.to_f64()?)),
+            Self::RootMeanSquare(eps) => (TwoTerm::zero(), sqrt(squares / count + eps.to_f64()?)),
+            Self::Norm(eps) => (TwoTerm::zero(), sqrt(squares).max(eps.to_f64()?)),
+        };
+        Some(Line::from_f64(mean, if norm == 0.0 { 0.0 } else { norm.recip() }))
+    }
+}
+
 impl<T: Float> Map<T> {
     fn center(self) -> Center {
         match self {
@@ -143,9 +157,28 @@ struct Line<T> {
 impl<T: Float> Line<T> {
     #[inline(never)]
     fn new(mean: Long, factor: Long) -> Self {
-        let room = T::BIAS - 27;
-        let exponent = (-4 - factor.log2()).max(mean.log2() - room).clamp(2 - T::BIAS, T::BIAS - 2);
+        let exponent = Self::exponent(mean.log2(), factor.log2());
         Self { scale: power(-exponent), mean: mean.parts(-exponent), factor: factor.parts(exponent) }
+    }
+
+    /// The same, of numbers whose products with the scale are normal.
+    #[inline(never)]
+    fn from_f64(mean: TwoTerm<f64>, factor: f64) -> Self {
+        let exponent = Self::exponent(exponent_of(mean.value()), exponent_of(factor));
+        let scale = power::<f64>(-exponent);
+        let two_terms = |x: TwoTerm<f64>, scale: f64| {
+            let sum = T::from(x.value() * scale).unwrap_or_else(T::nan);
+            let error = (x.sum * scale - sum.to_f64().unwrap_or(f64::NAN)) + x.error * scale;
+            TwoTerm { sum, error: if sum.is_normal() { T::from(error).unwrap_or_else(T::nan) } else { T::zero() } }
+        };
+        let factor = TwoTerm { sum: factor, error: 0.0 };
+        Self { scale: power(-exponent), mean: two_terms(mean, scale), factor: two_terms(factor, 1.0 / scale) }
+    }
+
+    /// The exponent of what a row is divided by, from those of the mean and of the factor.
+    fn exponent(mean: i32, factor: i32) -> i32 {
+        let room = T::BIAS - 27;
+        (-4 - factor).max(mean - room).clamp(2 - T::BIAS, T::BIAS - 2)
     }
 
     fn nan() -> Self {
@@ -234,6 +267,16 @@ impl<T: Float> RowFormula<T, 2> for RowMap<'_, T> {
             y.fill(T::nan());
             return RowsSeen::finite(false);
         };
+        let quick = match self.map {
+            Map::Unit(unit) => unit.line(&moments),
+            _ => None,
+        };
+        if let Some(line) = quick {
+            let Self { weight, bias, .. } = self;
+            if outline(simd, WriteLine { line, x, weight, bias, y: &mut *y }) {
+                return RowsSeen::finite(other[0].is_finite());
+            }
+        }
         let plan = match self.map {
             Map::Cosine => Plan::Value(
                 Moments::of(simd, other, Center::Zero)

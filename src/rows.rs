@@ -22,7 +22,7 @@ pub(crate) fn each_row<T: Float, const N: usize>(
     let mut output_row = scratch(output.as_ref().row(0).is_some() || output.rows() == 0, output.cols());
     for i in 0..output.rows() {
         for (x, copy) in inputs.iter().zip(&mut input_rows) {
-            copy.iter_mut().zip(x.row_iter(i)).for_each(|(copy, &x)| *copy = x);
+            x.zip_row(i, copy, |copy, x| *copy = x);
         }
         let mut x: [&[T]; N] = [&[]; N];
         for (k, x) in x.iter_mut().enumerate() {

@@ -90,6 +90,12 @@ pub trait Simd<T: Float>: Copy + Debug + Send + Sync {
     /// Whether any lane is true.
     fn any(self, mask: Self::Mask) -> bool;
 
+    /// `a` where `a > b`, else `b`: the larger, or `b` where either is NaN.
+    #[inline(always)]
+    fn larger(self, a: Self::Vector, b: Self::Vector) -> Self::Vector {
+        self.select(self.lt(b, a), a, b)
+    }
+
     /// `a & b` of the bits.
     fn and(self, a: Self::Vector, b: Self::Vector) -> Self::Vector;
     /// `a | b` of the bits.

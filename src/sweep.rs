@@ -1,5 +1,7 @@
 //! Maps over slices in blocks: the only file that knows of tails.
 
+use core::slice;
+
 use crate::error::Result;
 use crate::finite::Watch;
 use crate::float::Float;
@@ -7,21 +9,28 @@ use crate::kernel::{Join, Kernel, Runs, launch};
 use crate::lanes::{Lanes, Mask};
 use crate::simd::Simd;
 
-/// A slice in groups of `G` blocks, in two parts: the whole groups, where they lie, and a copy of what is left over.
+/// A slice in groups of `G` blocks, in two parts: the whole groups, where they lie, and what is left over.
 ///
-/// A loop over the parts around a loop over the groups sees every element, and its body is compiled once. In the copy a
-/// tail shorter than a block is the last block; what is missing is filled up.
+/// What is left over is copied to a group of its own, [`Self::rest`], and what is missing there filled up; a tail shorter
+/// than a block is its last block. A loop over the parts around a loop over the groups then sees every element, and its
+/// body is compiled once. That group is the caller's: moved with the slices it would be copied again and again.
+#[derive(Clone, Copy)]
 struct Groups<'a, T: Float, const G: usize> {
     whole: &'a [[T::Block; G]],
-    rest: [[T::Block; G]; 1],
-    has_rest: bool,
+    left_over: &'a [T],
 }
 
-/// The same, to write to. What was written to the copy is written to the slice by [`Self::finish`].
+/// The same, to write to. What was written to the group that is left over is written to the slice by [`Self::finish`].
 struct GroupsMut<'a, T: Float, const G: usize> {
     whole: &'a mut [[T::Block; G]],
-    rest: [[T::Block; G]; 1],
     left_over: &'a mut [T],
+}
+
+/// What becomes of the elements that are missing in a last group.
+#[derive(Clone, Copy, PartialEq)]
+enum Missing {
+    Stays,
+    Repeats,
 }
 
 /// How many elements whole groups take.
@@ -31,50 +40,81 @@ fn in_whole_groups<T: Float, const G: usize>(len: usize) -> usize {
 }
 
 impl<'a, T: Float, const G: usize> Groups<'a, T, G> {
-    /// What is missing repeats the first element that is left over: it raises nothing that that one does not.
     #[inline(always)]
-    fn repeated(x: &'a [T]) -> Self {
-        let left_over = &x[in_whole_groups::<T, G>(x.len())..];
-        Self::filled(x, left_over.first().copied().unwrap_or_else(T::zero))
-    }
-
-    /// What is missing is `fill`.
-    #[inline(always)]
-    fn filled(x: &'a [T], fill: T) -> Self {
+    fn new(x: &'a [T]) -> Self {
         let (whole, left_over) = x.split_at(in_whole_groups::<T, G>(x.len()));
-        let mut rest = [T::fill(fill); G];
-        let (blocks, tail) = T::blocks(left_over);
-        rest[..blocks.len()].copy_from_slice(blocks);
-        rest[G - 1].as_mut()[..tail.len()].copy_from_slice(tail);
-        Self { whole: T::blocks(whole).0.as_chunks().0, rest: [rest], has_rest: !left_over.is_empty() }
+        Self { whole: T::blocks(whole).0.as_chunks().0, left_over }
     }
 
     #[inline(always)]
-    fn part(&self, part: usize) -> &[[T::Block; G]] {
-        if part == 0 { self.whole } else { &self.rest[..usize::from(self.has_rest)] }
+    fn new_each<const N: usize>(x: [&'a [T]; N]) -> [Self; N] {
+        let mut groups = [Self { whole: &[], left_over: &[] }; N];
+        for (groups, x) in groups.iter_mut().zip(x) {
+            *groups = Self::new(x);
+        }
+        groups
+    }
+
+    /// Writes what is left over to `rest`. What is missing there stays, or becomes the first element that is left over,
+    /// which raises nothing that this one does not.
+    #[inline(always)]
+    fn copy_rest(self, missing: Missing, rest: &mut [T::Block; G]) {
+        if !self.left_over.is_empty() {
+            copy_rest(self.left_over, missing, rest);
+        }
+    }
+
+    #[inline(always)]
+    fn part<'s>(self, part: usize, rest: &'s [T::Block; G]) -> &'s [[T::Block; G]]
+    where
+        'a: 's,
+    {
+        if part == 0 { self.whole } else { &slice::from_ref(rest)[..usize::from(!self.left_over.is_empty())] }
     }
 }
 
 impl<'a, T: Float, const G: usize> GroupsMut<'a, T, G> {
-    /// As [`Groups::repeated`].
     #[inline(always)]
-    fn repeated(x: &'a mut [T]) -> Self {
+    fn new(x: &'a mut [T]) -> Self {
         let (whole, left_over) = x.split_at_mut(in_whole_groups::<T, G>(x.len()));
-        let rest = Groups::repeated(left_over).rest;
-        Self { whole: T::blocks_mut(whole).0.as_chunks_mut().0, rest, left_over }
+        Self { whole: T::blocks_mut(whole).0.as_chunks_mut().0, left_over }
     }
 
     #[inline(always)]
-    fn part(&mut self, part: usize) -> &mut [[T::Block; G]] {
-        if part == 0 { self.whole } else { &mut self.rest[..usize::from(!self.left_over.is_empty())] }
+    fn part<'s>(&'s mut self, part: usize, rest: &'s mut [T::Block; G]) -> &'s mut [[T::Block; G]] {
+        if part == 0 { self.whole } else { &mut slice::from_mut(rest)[..usize::from(!self.left_over.is_empty())] }
     }
 
     #[inline(always)]
-    fn finish(self) {
-        let (blocks, tail) = T::blocks_mut(self.left_over);
-        let [rest] = &self.rest;
-        blocks.copy_from_slice(&rest[..blocks.len()]);
-        tail.copy_from_slice(&rest[G - 1].as_ref()[..tail.len()]);
+    fn finish(&mut self, rest: &[T::Block; G]) {
+        if !self.left_over.is_empty() {
+            copy_back(rest, self.left_over);
+        }
+    }
+}
+
+// Functions of their own: in the functions that sweep they would take the registers, and the compiler's time.
+
+/// See [`Groups::copy_rest`].
+#[inline(never)]
+fn copy_rest<T: Float>(left_over: &[T], missing: Missing, rest: &mut [T::Block]) {
+    if missing == Missing::Repeats {
+        rest.fill(T::fill(left_over[0]));
+    }
+    let (blocks, tail) = T::blocks(left_over);
+    rest[..blocks.len()].copy_from_slice(blocks);
+    if let Some(last) = rest.last_mut() {
+        last.as_mut()[..tail.len()].copy_from_slice(tail);
+    }
+}
+
+/// See [`GroupsMut::finish`].
+#[inline(never)]
+fn copy_back<T: Float>(rest: &[T::Block], left_over: &mut [T]) {
+    let (blocks, tail) = T::blocks_mut(left_over);
+    blocks.copy_from_slice(&rest[..blocks.len()]);
+    if let Some(last) = rest.last() {
+        tail.copy_from_slice(&last.as_ref()[..tail.len()]);
     }
 }
 
@@ -86,12 +126,13 @@ const PARTS: [usize; 2] = [0, 1];
 /// One part of each slice.
 #[inline(always)]
 fn parts<'a, T: Float, const N: usize, const G: usize>(
-    x: &'a [Groups<'_, T, G>; N],
+    x: &[Groups<'a, T, G>; N],
     part: usize,
+    rest: &'a [[T::Block; G]; N],
 ) -> [&'a [[T::Block; G]]; N] {
     let mut parts: [&[[T::Block; G]]; N] = [&[]; N];
-    for (groups, x) in parts.iter_mut().zip(x) {
-        *groups = x.part(part);
+    for ((groups, x), rest) in parts.iter_mut().zip(x).zip(rest) {
+        *groups = x.part(part, rest);
     }
     parts
 }
@@ -117,11 +158,23 @@ pub(crate) fn sweep<T: Float, S: Simd<T>, const N: usize, const M: usize>(
     outputs: [&mut [T]; M],
     mut f: impl FnMut([Lanes<T, S>; N], [Lanes<T, S>; M]) -> [Lanes<T, S>; M],
 ) {
-    let x = inputs.map(Groups::repeated);
-    let mut y = outputs.map(GroupsMut::repeated);
+    let x = Groups::new_each(inputs);
+    let mut x_rests = [[T::fill(T::zero()); 1]; N];
+    for (x, rest) in x.iter().zip(&mut x_rests) {
+        x.copy_rest(Missing::Repeats, rest);
+    }
+    let mut y_rests = [[T::fill(T::zero()); 1]; M];
+    for (y, rest) in outputs.iter().zip(&mut y_rests) {
+        Groups::new(y).copy_rest(Missing::Repeats, rest);
+    }
+    let mut y = outputs.map(GroupsMut::new);
     for part in PARTS {
-        let x = parts(&x, part);
-        let mut y = y.each_mut().map(|y| y.part(part));
+        let x = parts(&x, part, &x_rests);
+        let mut rests = y_rests.iter_mut();
+        let mut y = y.each_mut().map(
+            #[inline(always)]
+            |y| y.part(part, rests.next().expect("one for each")),
+        );
         for i in 0..y[0].len() {
             let mut old = [Lanes::zero(simd); M];
             for (old, y) in old.iter_mut().zip(&y) {
@@ -133,8 +186,8 @@ pub(crate) fn sweep<T: Float, S: Simd<T>, const N: usize, const M: usize>(
             }
         }
     }
-    for y in y {
-        y.finish();
+    for (y, rest) in y.iter_mut().zip(&y_rests) {
+        y.finish(rest);
     }
 }
 
@@ -146,9 +199,13 @@ fn read<T: Float, S: Simd<T>, const N: usize, const M: usize>(
     y: [&[T]; M],
     mut f: impl FnMut([Lanes<T, S>; N], [Lanes<T, S>; M]),
 ) {
-    let (x, y) = (x.map(Groups::repeated), y.map(Groups::repeated));
+    let (x, y) = (Groups::new_each(x), Groups::new_each(y));
+    let (mut x_rests, mut y_rests) = ([[T::fill(T::zero()); 1]; N], [[T::fill(T::zero()); 1]; M]);
+    for (slice, rest) in x.iter().zip(&mut x_rests).chain(y.iter().zip(&mut y_rests)) {
+        slice.copy_rest(Missing::Repeats, rest);
+    }
     for part in PARTS {
-        let (x, y) = (parts(&x, part), parts(&y, part));
+        let (x, y) = (parts(&x, part, &x_rests), parts(&y, part, &y_rests));
         for i in 0..y[0].len() {
             f(load_each(simd, &x, i), load_each(simd, &y, i));
         }
@@ -158,9 +215,11 @@ fn read<T: Float, S: Simd<T>, const N: usize, const M: usize>(
 /// Calls `f` with each block of `x`, the tail filled up with `fill`.
 #[inline(always)]
 pub(crate) fn each_block<T: Float, S: Simd<T>>(simd: S, x: &[T], fill: T, mut f: impl FnMut(Lanes<T, S>)) {
-    let x = Groups::filled(x, fill);
+    let x = Groups::new(x);
+    let mut rest = [T::fill(fill)];
+    x.copy_rest(Missing::Stays, &mut rest);
     for part in PARTS {
-        for [block] in x.part(part) {
+        for [block] in x.part(part, &rest) {
             f(Lanes::load(simd, block));
         }
     }
@@ -178,9 +237,13 @@ pub(crate) fn each_group<T: Float, S: Simd<T>, const N: usize>(
     fill: T,
     mut f: impl FnMut([[Lanes<T, S>; N]; GROUP]),
 ) {
-    let x = inputs.map(|x| Groups::<T, GROUP>::filled(x, fill));
+    let x = Groups::<T, GROUP>::new_each(inputs);
+    let mut rests = [[T::fill(fill); GROUP]; N];
+    for (x, rest) in x.iter().zip(&mut rests) {
+        x.copy_rest(Missing::Stays, rest);
+    }
     for part in PARTS {
-        let x = parts(&x, part);
+        let x = parts(&x, part, &rests);
         for i in 0..x[0].len() {
             let mut group = [[Lanes::zero(simd); N]; GROUP];
             for (x, k) in x.iter().zip(0..) {
@@ -203,10 +266,12 @@ pub(crate) fn sweep_groups<T: Float, S: Simd<T>>(
     output: &mut [T],
     mut f: impl FnMut([Lanes<T, S>; GROUP]) -> [Lanes<T, S>; GROUP],
 ) {
-    let (x, mut y) = (Groups::<T, GROUP>::filled(input, fill), GroupsMut::<T, GROUP>::repeated(output));
+    let (x, mut y) = (Groups::<T, GROUP>::new(input), GroupsMut::<T, GROUP>::new(output));
+    let (mut x_rest, mut y_rest) = ([T::fill(fill); GROUP], [T::fill(fill); GROUP]);
+    x.copy_rest(Missing::Stays, &mut x_rest);
     for part in PARTS {
-        let y = y.part(part);
-        for (i, x) in x.part(part).iter().enumerate() {
+        let y = y.part(part, &mut y_rest);
+        for (i, x) in x.part(part, &x_rest).iter().enumerate() {
             let mut group = [Lanes::zero(simd); GROUP];
             for (lanes, block) in group.iter_mut().zip(x) {
                 *lanes = Lanes::load(simd, block);
@@ -219,7 +284,7 @@ pub(crate) fn sweep_groups<T: Float, S: Simd<T>>(
             }
         }
     }
-    y.finish();
+    y.finish(&y_rest);
 }
 
 /// A tail, shorter than a block, with `fill` in the lanes past its end.

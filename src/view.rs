@@ -344,7 +344,33 @@ impl<'a, T> MatRef<'a, T> {
     }
 }
 
+// Rows are most often contiguous, and then the compiler makes these loops over vectors.
 impl<T: Copy> MatRef<'_, T> {
+    /// Makes `copy` the elements of row `i`.
+    pub(crate) fn copy_row(self, i: usize, copy: &mut Vec<T>) {
+        copy.clear();
+        match self.row(i) {
+            Some(row) => copy.extend_from_slice(row),
+            None => copy.extend(self.row_iter(i)),
+        }
+    }
+
+    /// Calls `f` with each element of `with` and that of row `i` beside it.
+    pub(crate) fn zip_row<U>(self, i: usize, with: &mut [U], f: impl Fn(&mut U, T)) {
+        match self.row(i) {
+            Some(row) => with.iter_mut().zip(row).for_each(|(with, &x)| f(with, x)),
+            None => with.iter_mut().zip(self.row_iter(i)).for_each(|(with, &x)| f(with, x)),
+        }
+    }
+
+    /// Whether `f` holds for all elements of row `i`. There is no early end.
+    pub(crate) fn all_of_row(self, i: usize, f: impl Fn(T) -> bool) -> bool {
+        match self.row(i) {
+            Some(row) => row.iter().fold(true, |all, &x| all & f(x)),
+            None => self.row_iter(i).fold(true, |all, &x| all & f(x)),
+        }
+    }
+
     /// An element; `None` outside.
     ///
     /// ```

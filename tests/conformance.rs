@@ -83,6 +83,7 @@ fn every_operation<T: Float, S: Simd<T>>(simd: S, case: &Case<T>, i: usize) {
         }
     }
     compare::<T, S>("splat", case, simd.store(simd.splat(case[0][0])), |_, _, _| case[0][0], same_bits);
+    compare::<T, S>("larger", case, simd.store(simd.larger(a, b)), |a, b, _| if b < a { a } else { b }, same_bits);
     compare::<T, S>("select", case, simd.store(simd.select(lt, b, c)), |a, b, c| if a < b { b } else { c }, same_bits);
 }
 

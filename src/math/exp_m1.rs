@@ -15,7 +15,7 @@ use crate::simd::Simd;
 /// the rounded true value does.
 #[inline(always)]
 pub(crate) fn exp_m1<T: Float, S: Simd<T>>(x: Lanes<T, S>) -> Lanes<T, S> {
-    let (zero, one) = (x.all(T::zero()), x.all(T::one()));
+    let zero = x.all(T::zero());
     let half = x.all(T::one() / (T::one() + T::one()));
     let reduced = Reduced::new(clamp(x, T::EXP_NORMAL_FROM, T::EXP_INFINITE_ABOVE), zero);
     let Reduced { high, low, .. } = reduced;
@@ -24,7 +24,7 @@ pub(crate) fn exp_m1<T: Float, S: Simd<T>>(x: Lanes<T, S>) -> Lanes<T, S> {
     let (square, square_low) = (high * half).two_mul(high);
     let rest = (low.mul_add(high, square) * r).mul_add(polynomial(r, T::EXP_TAIL), low.mul_add(high, low) + square_low);
     // Half of everything, because 2^n is out of range for the greatest results.
-    let power = reduced.scale_by_half(one);
+    let power = reduced.scale(half);
     let (base, base_error) = power.two_sum(-half);
     let (sum, error) = base.fast_two_sum(power * high);
     let (sum, square_error) = sum.two_sum(power * square);

@@ -7,6 +7,7 @@
 use super::exp::{Reduced, clamp, exp_parts, power, scaled_product, scaled_product_of_sum};
 use crate::float::Float;
 use crate::lanes::{Lanes, Mask};
+use crate::scaled;
 use crate::simd::Simd;
 
 /// `1 / (1 + e^-x)`.
@@ -14,7 +15,19 @@ use crate::simd::Simd;
 /// All `x`: `-Inf` gives 0, `+Inf` gives 1, NaN gives NaN; subnormal results are kept.
 #[inline(always)]
 pub(crate) fn sigmoid<T: Float, S: Simd<T>>(x: Lanes<T, S>) -> Lanes<T, S> {
-    sigmoid_times(x.all(T::one()), x, x.all(T::zero()))
+    x.share(
+        #[inline(always)]
+        || {
+            let quotient = Quotient::new(x, x.all(T::zero()));
+            let Quotient { sum, rest, power, .. } = quotient;
+            let is_near = Quotient::is_near(x);
+            let near = sum.mul_add(power, rest * power);
+            if !(!is_near).any() {
+                return near;
+            }
+            is_near.select(near, quotient.times(x.all(T::one())))
+        },
+    )
 }
 
 /// `x / (1 + e^-x)`: the sigmoid linear unit.
@@ -34,24 +47,67 @@ pub(crate) fn sigmoid_times<T: Float, S: Simd<T>>(a: Lanes<T, S>, hi: Lanes<T, S
     hi.share(
         #[inline(always)]
         || {
-            let (zero, one) = (hi.all(T::zero()), hi.all(T::one()));
-            let negative = hi.lt(zero);
-            let reduced =
-                Reduced::new(-clamp(hi, -T::EXP_PARTS_LIMIT, T::EXP_PARTS_LIMIT).abs(), negative.select(lo, -lo));
-            let (sum, tail) = reduced.significand();
-            // The tail alone would be too large for a quotient that is corrected once.
-            let (sum, tail) = sum.fast_two_sum(tail);
-            let power = power_beside_one(reduced.n);
-            let (divisor, error) = one.fast_two_sum(sum * power);
-            let divisor_low = tail.mul_add(power, error);
-
-            let (numerator, numerator_low) = (negative.select(sum, one), negative.select(tail, zero));
-            let inverse = one / divisor;
-            let quotient = numerator * inverse;
-            let residue = quotient.mul_add(-divisor, numerator) + quotient.mul_add(-divisor_low, numerator_low);
-            scaled_product_of_sum(a, (quotient, residue * inverse), negative.select(reduced.n, zero))
+            let quotient = Quotient::new(hi, lo);
+            let Quotient { sum, rest, power, .. } = quotient;
+            // Of lesser products the second term would underflow.
+            let is_near = Quotient::is_near(hi) & a.all(scaled::power(-30)).le(a.abs());
+            let factor = a * power;
+            let near = factor.mul_add(sum, factor * rest);
+            if !(!is_near).any() {
+                return near;
+            }
+            is_near.select(near, quotient.times(a))
         },
     )
+}
+
+/// `1 / (1 + e^-(hi + lo))` as `(sum + rest) 2^n`.
+#[derive(Clone, Copy)]
+struct Quotient<T: Float, S: Simd<T>> {
+    sum: Lanes<T, S>,
+    rest: Lanes<T, S>,
+    n: Lanes<T, S>,
+    /// `2^n` where [`Self::is_near`].
+    power: Lanes<T, S>,
+}
+
+impl<T: Float, S: Simd<T>> Quotient<T, S> {
+    #[inline(always)]
+    fn new(hi: Lanes<T, S>, lo: Lanes<T, S>) -> Self {
+        let (zero, one) = (hi.all(T::zero()), hi.all(T::one()));
+        let negative = hi.lt(zero);
+        let reduced = Reduced::new(-clamp(hi, -T::EXP_PARTS_LIMIT, T::EXP_PARTS_LIMIT).abs(), negative.select(lo, -lo));
+        let (sum, tail) = reduced.significand();
+        // The tail alone would be too large for a quotient that is corrected once.
+        let (sum, tail) = sum.fast_two_sum(tail);
+        let power = power_beside_one(reduced.n);
+        let (divisor, error) = one.fast_two_sum(sum * power);
+        let divisor_low = tail.mul_add(power, error);
+
+        let (numerator, numerator_low) = (negative.select(sum, one), negative.select(tail, zero));
+        let inverse = one / divisor;
+        let quotient = numerator * inverse;
+        let residue = quotient.mul_add(-divisor, numerator) + quotient.mul_add(-divisor_low, numerator_low);
+        Self {
+            sum: quotient,
+            rest: residue * inverse,
+            n: negative.select(reduced.n, zero),
+            power: negative.select(reduced.power(), one),
+        }
+    }
+
+    /// Where the quotient is not small: there both terms of it are normal.
+    #[inline(always)]
+    fn is_near(hi: Lanes<T, S>) -> Mask<T, S> {
+        let limit = T::from(60).expect("a small integer");
+        hi.abs().le(hi.all(limit))
+    }
+
+    /// Times any number.
+    #[inline(always)]
+    fn times(self, a: Lanes<T, S>) -> Lanes<T, S> {
+        scaled_product_of_sum(a, (self.sum, self.rest), self.n)
+    }
 }
 
 /// `2^n`, or so little in its place that 1 does not feel it.

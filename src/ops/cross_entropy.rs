@@ -355,12 +355,12 @@ impl<'a, T: Float> Job<'a, T> {
             && options.weights.is_none_or(|weights| weights.iter().all(|&weight| weight < power(20)))
             && (0..self.logits.rows()).filter(|&i| !self.ignores_row(i)).all(|i| {
                 let target = logits.get(i, classes[i] as usize).unwrap_or_else(T::nan);
-                let row = self.logits.row_iter(i);
                 target.abs() < limit
                     && match options.mask {
-                        None => row.fold(true, |tame, &x| tame & is_tame(x)),
+                        None => self.logits.all_of_row(i, is_tame),
                         Some(mask) => {
-                            row.zip(mask.row_iter(i)).fold(true, |tame, (&x, &keep)| tame & (!keep | is_tame(x)))
+                            let mut row = self.logits.row_iter(i).zip(mask.row_iter(i));
+                            row.all(|(&x, &keep)| !keep || is_tame(x))
                         }
                     }
             })

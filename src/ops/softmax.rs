@@ -7,7 +7,7 @@ use crate::finite::{Index, Operand, Watch, diagnose, overflow_or_invalid};
 use crate::float::Float;
 use crate::kernel::Runs;
 use crate::lanes::Lanes;
-use crate::logits::{LogitFormula, LogitRows, Logits, apply_to_logits, row_exp, row_normalize};
+use crate::logits::{LogitFormula, LogitRows, Logits, apply_to_logits, row_exp_inline, row_normalize_inline};
 use crate::math;
 use crate::reduce::sum_terms;
 use crate::rows::{RowFormula, RowsSeen, Rowwise, apply};
@@ -378,7 +378,7 @@ impl<T: Float> LogitFormula<T> for SoftmaxRow {
 
     #[inline(always)]
     fn apply<S: Simd<T>>(self, simd: S, _: usize, x: &[T], y: &mut [T], _: &mut T, _: &mut Vec<T>) -> RowsSeen {
-        let row = row_exp(simd, x, y);
+        let row = row_exp_inline(simd, x, y);
         if row.is_empty() {
             y.fill(match self.empty {
                 EmptyRow::Zeros => T::zero(),
@@ -386,7 +386,7 @@ impl<T: Float> LogitFormula<T> for SoftmaxRow {
             });
             return RowsSeen { finite: true, empty: 1 };
         }
-        row_normalize(simd, x, row, T::one(), y);
+        row_normalize_inline(simd, x, row, T::one(), y);
         RowsSeen::finite(row.is_plain())
     }
 }
@@ -451,7 +451,7 @@ impl<T: Float> LogitFormula<T> for LogSoftmaxRow {
 
     #[inline(always)]
     fn apply<S: Simd<T>>(self, simd: S, _: usize, x: &[T], y: &mut [T], _: &mut T, _: &mut Vec<T>) -> RowsSeen {
-        let row = row_exp(simd, x, &mut []);
+        let row = row_exp_inline(simd, x, &mut []);
         if row.is_empty() {
             y.fill(T::neg_infinity());
             return RowsSeen { finite: true, empty: 1 };
@@ -518,15 +518,21 @@ fn log_softmax_gradient<T: Float, S: Simd<T>>(simd: S, factor: T, y: &[T], dy: &
         [dx],
         #[inline(always)]
         |[y, dy], [_]| {
-            // A large sum may lift the product out of the range in which exp(y) alone underflows.
-            let (e, exponent) = math::exp_parts(y, zero);
-            let mut result = dy - math::scaled_product(sum, e, exponent + shift);
-            if is_retry {
-                // The product may be too large though the difference is not: so from quarters of both.
-                let quarters = dy * quarter - math::scaled_product(sum, e, exponent + shift - two);
-                result = result.abs().le(largest).select(result, quarters * four);
+            let (is_impossible, is_plain) = (y.eq(lowest), math::has_normal_exp(y));
+            let mut result = sum.mul_add(-math::normal_exp(y, zero), dy);
+            if is_retry || (!(is_plain | is_impossible)).any() {
+                // A large sum may lift the product out of the range in which exp(y) alone underflows.
+                let (e, exponent) = math::exp_parts(y, zero);
+                let exact = dy - math::scaled_product(sum, e, exponent + shift);
+                if is_retry {
+                    // The product may be too large though the difference is not: so from quarters of both.
+                    let quarters = dy * quarter - math::scaled_product(sum, e, exponent + shift - two);
+                    result = exact.abs().le(largest).select(exact, quarters * four);
+                } else {
+                    result = is_plain.select(result, exact);
+                }
             }
-            let result = y.eq(lowest).select(zero, result * factor);
+            let result = is_impossible.select(zero, result * factor);
             watch.see(result);
             [result]
         },

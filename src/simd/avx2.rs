@@ -193,6 +193,10 @@ impl Simd<f32> for Avx2 {
         [self.0.select_f32x8(mask[0], a[0], b[0]), self.0.select_f32x8(mask[1], a[1], b[1])]
     }
     #[inline(always)]
+    fn larger(self, a: [f32x8; 2], b: [f32x8; 2]) -> [f32x8; 2] {
+        [self.0.max_f32x8(a[0], b[0]), self.0.max_f32x8(a[1], b[1])]
+    }
+    #[inline(always)]
     fn mask_and(self, a: [m32x8; 2], b: [m32x8; 2]) -> [m32x8; 2] {
         zip(
             a,
@@ -431,6 +435,10 @@ impl Simd<f64> for Avx2 {
     #[inline(always)]
     fn select(self, mask: [m64x4; 2], a: [f64x4; 2], b: [f64x4; 2]) -> [f64x4; 2] {
         [self.0.select_f64x4(mask[0], a[0], b[0]), self.0.select_f64x4(mask[1], a[1], b[1])]
+    }
+    #[inline(always)]
+    fn larger(self, a: [f64x4; 2], b: [f64x4; 2]) -> [f64x4; 2] {
+        [self.0.max_f64x4(a[0], b[0]), self.0.max_f64x4(a[1], b[1])]
     }
     #[inline(always)]
     fn mask_and(self, a: [m64x4; 2], b: [m64x4; 2]) -> [m64x4; 2] {

@@ -124,6 +124,10 @@ impl Simd<f32> for Avx512 {
         self.0.select_f32x16(mask, a, b)
     }
     #[inline(always)]
+    fn larger(self, a: f32x16, b: f32x16) -> f32x16 {
+        self.0.max_f32x16(a, b)
+    }
+    #[inline(always)]
     fn mask_and(self, a: b16, b: b16) -> b16 {
         b16(a.0 & b.0)
     }
@@ -261,6 +265,10 @@ impl Simd<f64> for Avx512 {
     #[inline(always)]
     fn select(self, mask: b8, a: f64x8, b: f64x8) -> f64x8 {
         self.0.select_f64x8(mask, a, b)
+    }
+    #[inline(always)]
+    fn larger(self, a: f64x8, b: f64x8) -> f64x8 {
+        self.0.max_f64x8(a, b)
     }
     #[inline(always)]
     fn mask_and(self, a: b8, b: b8) -> b8 {

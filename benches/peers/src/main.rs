@@ -4,6 +4,7 @@ mod blas;
 mod data;
 mod elementwise;
 mod limits;
+mod math;
 mod matmul;
 mod measure;
 mod products;
@@ -33,12 +34,14 @@ enum Job {
     Elementwise(Options),
     /// Softmax and its kin on the rows of matrices, in `f32` on one thread.
     Rows(Options),
+    /// Exponentials, logarithms and activations of slices, on one thread.
+    Math(Options),
 }
 
 impl Job {
     fn options(&self) -> &Options {
         match self {
-            Self::Matmul(options) | Self::Elementwise(options) | Self::Rows(options) => options,
+            Self::Matmul(options) | Self::Elementwise(options) | Self::Rows(options) | Self::Math(options) => options,
         }
     }
 }
@@ -83,6 +86,7 @@ fn main() -> Result<ExitCode> {
         Job::Matmul(options) => matmul::run(options),
         Job::Elementwise(options) => elementwise::run(options),
         Job::Rows(options) => rows::run(options),
+        Job::Math(options) => math::run(options),
     })?;
     // Each has been reported where it was found.
     Ok(if failures == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })

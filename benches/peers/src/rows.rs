@@ -4,9 +4,9 @@ use std::cell::RefCell;
 use std::hint::black_box;
 
 use anyhow::{Result, ensure};
-use nanproof::{CrossEntropy, MatMut, MatRef};
+use nanproof::{CrossEntropy, LayerNorm, MatMut, MatRef, RmsNorm};
 use rten_simd::SimdOp;
-use rten_vecmath::{LogSoftmax, MaxNum, Softmax, SumExpSub};
+use rten_vecmath::{LogSoftmax, MaxNum, Normalize, NormalizeOptions, Softmax, Sum, SumExpSub, SumSquare, SumSquareSub};
 
 use crate::Options;
 use crate::data::{Aligned, uniform};
@@ -55,6 +55,9 @@ struct Job<'a> {
 /// Rows short, long, and the vocabularies of language models.
 const SHAPES: &[(usize, usize)] = &[(4096, 64), (4096, 128), (1024, 1024), (64, 32_768), (8, 131_072), (1, 50_257)];
 
+/// The widths of language models.
+const NORM_SHAPES: &[(usize, usize)] = &[(4096, 768), (512, 4096)];
+
 /// Measures all cases; the number of wrong results.
 pub fn run(options: &Options) -> Result<usize> {
     ensure!(options.threads == 1, "rows measures one thread");
@@ -81,6 +84,8 @@ fn jobs<'a>() -> Vec<Job<'a>> {
         Job { name: "softmax_backward", bytes: 12, shapes: SHAPES, peers: softmax_gradients() },
         Job { name: "log_softmax_backward", bytes: 12, shapes: one, peers: log_softmax_gradients() },
         Job { name: "cross_entropy and gradient", bytes: 8, shapes: &[(512, 32_768)], peers: cross_entropies() },
+        Job { name: "layer_norm", bytes: 8, shapes: NORM_SHAPES, peers: layer_norms() },
+        Job { name: "rms_norm", bytes: 8, shapes: NORM_SHAPES, peers: rms_norms() },
     ]
 }
 
@@ -95,7 +100,7 @@ fn measure(report: &mut Report, name: String, job: &Job<'_>, shape: Shape) -> us
     for (peer, operation) in &job.peers {
         let mut result = vec![0.0; rows * cols];
         operation(shape, &x, &mut result);
-        let is_right = |(x, y): (&f32, &f32)| (x - y).abs() <= 1e-4 * y.abs().max(1e-3);
+        let is_right = |(x, y): (&f32, &f32)| (x - y).abs() <= 1e-3 * y.abs().max(1e-3);
         if let Some(i) = result.iter().zip(&expected).position(|pair| !is_right(pair)) {
             eprintln!("ERROR: {name}: {peer} gives {} for {} at {i}; left out", result[i], expected[i]);
             failures += 1;
@@ -126,7 +131,14 @@ fn softmaxes<'a>() -> Vec<(&'static str, Operation<'a>)> {
                 nanproof::softmax(shape.view(x), shape.view_mut(y)).expect("finite");
             }),
         ),
-        ("rten-vecmath", Box::new(|shape, x, y| shape.each_row(x, y, |y| drop(Softmax::new_mut(y).dispatch())))),
+        (
+            "rten-vecmath",
+            Box::new(|shape, x, y| {
+                shape.each_row(x, y, |y| {
+                    Softmax::new_mut(y).dispatch();
+                })
+            }),
+        ),
         ("naive", Box::new(|shape, x, y| shape.each_row(x, y, naive_softmax))),
     ]
 }
@@ -146,7 +158,14 @@ fn log_softmaxes<'a>() -> Vec<(&'static str, Operation<'a>)> {
                 nanproof::log_softmax(shape.view(x), shape.view_mut(y)).expect("finite");
             }),
         ),
-        ("rten-vecmath", Box::new(|shape, x, y| shape.each_row(x, y, |y| drop(LogSoftmax::new_mut(y).dispatch())))),
+        (
+            "rten-vecmath",
+            Box::new(|shape, x, y| {
+                shape.each_row(x, y, |y| {
+                    LogSoftmax::new_mut(y).dispatch();
+                })
+            }),
+        ),
         (
             "naive",
             Box::new(|shape, x, y| {
@@ -236,7 +255,11 @@ fn cross_entropies<'a>() -> Vec<(&'static str, Operation<'a>)> {
         ),
         (
             "rten-vecmath softmax",
-            Box::new(|shape, x, y| by_softmax(shape, x, y, |y| drop(Softmax::new_mut(y).dispatch()))),
+            Box::new(|shape, x, y| {
+                by_softmax(shape, x, y, |y| {
+                    Softmax::new_mut(y).dispatch();
+                })
+            }),
         ),
         ("naive", Box::new(|shape, x, y| by_softmax(shape, x, y, naive_softmax))),
     ]
@@ -254,4 +277,60 @@ fn by_softmax(shape: Shape, x: &[f32], y: &mut [f32], softmax: impl Fn(&mut [f32
         p.iter_mut().for_each(|p| *p *= scale);
     }
     black_box(loss * scale);
+}
+
+const EPS: f32 = 1e-5;
+
+fn layer_norms<'a>() -> Vec<(&'static str, Operation<'a>)> {
+    let by_rten = |y: &mut [f32]| {
+        let mean = Sum::new(y).dispatch() / y.len() as f32;
+        let variance = SumSquareSub::new(y, mean).dispatch() / y.len() as f32;
+        let options = NormalizeOptions {
+            pre_scale_bias: mean,
+            scale: 1.0 / (variance + EPS).sqrt(),
+            ..NormalizeOptions::default()
+        };
+        Normalize::new_mut(y, options).dispatch();
+    };
+    let naively = |y: &mut [f32]| {
+        let mean = y.iter().sum::<f32>() / y.len() as f32;
+        let variance = y.iter().map(|y| (y - mean).powi(2)).sum::<f32>() / y.len() as f32;
+        let scale = 1.0 / (variance + EPS).sqrt();
+        y.iter_mut().for_each(|y| *y = (*y - mean) * scale);
+    };
+    vec![
+        (
+            NANPROOF,
+            Box::new(|shape, x, y| {
+                let options = LayerNorm { eps: EPS };
+                nanproof::layer_norm(options, shape.view(x), None, None, shape.view_mut(y)).expect("finite");
+            }),
+        ),
+        ("rten-vecmath", Box::new(move |shape, x, y| shape.each_row(x, y, by_rten))),
+        ("naive", Box::new(move |shape, x, y| shape.each_row(x, y, naively))),
+    ]
+}
+
+fn rms_norms<'a>() -> Vec<(&'static str, Operation<'a>)> {
+    let by_rten = |y: &mut [f32]| {
+        let mean = SumSquare::new(y).dispatch() / y.len() as f32;
+        let options = NormalizeOptions { scale: 1.0 / (mean + EPS).sqrt(), ..NormalizeOptions::default() };
+        Normalize::new_mut(y, options).dispatch();
+    };
+    let naively = |y: &mut [f32]| {
+        let mean = y.iter().map(|y| y * y).sum::<f32>() / y.len() as f32;
+        let scale = 1.0 / (mean + EPS).sqrt();
+        y.iter_mut().for_each(|y| *y *= scale);
+    };
+    vec![
+        (
+            NANPROOF,
+            Box::new(|shape, x, y| {
+                let options = RmsNorm { eps: EPS };
+                nanproof::rms_norm(options, shape.view(x), None, shape.view_mut(y)).expect("finite");
+            }),
+        ),
+        ("rten-vecmath", Box::new(move |shape, x, y| shape.each_row(x, y, by_rten))),
+        ("naive", Box::new(move |shape, x, y| shape.each_row(x, y, naively))),
+    ]
 }
