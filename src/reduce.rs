@@ -120,8 +120,8 @@ pub(crate) fn sum_terms<T: Float, S: Simd<T>, const N: usize>(
     inputs: [&[T]; N],
     term: impl Fn([Lanes<T, S>; N]) -> (Lanes<T, S>, Lanes<T, S>) + Copy,
 ) -> TwoTerm<T> {
-    // The tree as a stack of subtrees of falling size, like the digits of the number of leaves.
-    let mut stack = [TwoTerm::zero(); usize::BITS as usize];
+    // The tree as a stack of subtrees of falling size, like the digits of the number of leaves: needed from two on.
+    let mut stack: Option<[TwoTerm<T>; usize::BITS as usize]> = None;
     let mut depth = 0;
     let len = inputs[0].len();
     let mut leaf = 0;
@@ -133,6 +133,10 @@ pub(crate) fn sum_terms<T: Float, S: Simd<T>, const N: usize>(
         }
         let mut total = sum_leaf(simd, part, term);
         leaf += 1;
+        if len <= LEAF {
+            return total;
+        }
+        let stack = stack.get_or_insert([TwoTerm::zero(); usize::BITS as usize]);
         for _ in 0..leaf.trailing_zeros() {
             depth -= 1;
             total = stack[depth].join(total);
@@ -140,7 +144,7 @@ pub(crate) fn sum_terms<T: Float, S: Simd<T>, const N: usize>(
         stack[depth] = total;
         depth += 1;
     }
-    match stack[..depth].split_last() {
+    match stack.as_ref().and_then(|stack| stack[..depth].split_last()) {
         None => TwoTerm::zero(),
         Some((&last, rest)) => rest.iter().rfold(last, |right, left| left.join(right)),
     }

@@ -1,19 +1,18 @@
 //! Maps over slices in blocks: the only file that knows of tails.
 
-use core::slice;
-
 use crate::error::Result;
 use crate::finite::Watch;
-use crate::float::Float;
+use crate::float::{Float, Format};
 use crate::kernel::{Join, Kernel, Runs, launch};
 use crate::lanes::{Lanes, Mask};
 use crate::simd::Simd;
 
 /// A slice in groups of `G` blocks, in two parts: the whole groups, where they lie, and what is left over.
 ///
-/// What is left over is copied to a group of its own, [`Self::rest`], and what is missing there filled up; a tail shorter
-/// than a block is its last block. A loop over the parts around a loop over the groups then sees every element, and its
-/// body is compiled once. That group is the caller's: moved with the slices it would be copied again and again.
+/// What is left over, if anything is, is copied to a group of its own, the [`Rest`], and what is missing there filled up;
+/// a tail shorter than a block is its last block. A loop over the parts around a loop over the groups then sees every
+/// element, and its body is compiled once. That group is the caller's: moved with the slices it would be copied again and
+/// again.
 #[derive(Clone, Copy)]
 struct Groups<'a, T: Float, const G: usize> {
     whole: &'a [[T::Block; G]],
@@ -26,11 +25,15 @@ struct GroupsMut<'a, T: Float, const G: usize> {
     left_over: &'a mut [T],
 }
 
-/// What becomes of the elements that are missing in a last group.
-#[derive(Clone, Copy, PartialEq)]
-enum Missing {
-    Stays,
-    Repeats,
+/// See [`Groups`].
+type Rest<T, const G: usize> = Option<[<T as Format>::Block; G]>;
+
+/// What stands for the elements that are missing in a [`Rest`].
+#[derive(Clone, Copy)]
+enum Missing<T> {
+    Is(T),
+    /// The first element that is left over: it raises nothing that this one does not.
+    First,
 }
 
 /// How many elements whole groups take.
@@ -55,21 +58,19 @@ impl<'a, T: Float, const G: usize> Groups<'a, T, G> {
         groups
     }
 
-    /// Writes what is left over to `rest`. What is missing there stays, or becomes the first element that is left over,
-    /// which raises nothing that this one does not.
     #[inline(always)]
-    fn copy_rest(self, missing: Missing, rest: &mut [T::Block; G]) {
+    fn copy_rest(self, missing: Missing<T>, rest: &mut Rest<T, G>) {
         if !self.left_over.is_empty() {
-            copy_rest(self.left_over, missing, rest);
+            copy_rest(self.left_over, missing, rest.insert([T::fill(T::zero()); G]));
         }
     }
 
     #[inline(always)]
-    fn part<'s>(self, part: usize, rest: &'s [T::Block; G]) -> &'s [[T::Block; G]]
+    fn part<'s>(self, part: usize, rest: &'s Rest<T, G>) -> &'s [[T::Block; G]]
     where
         'a: 's,
     {
-        if part == 0 { self.whole } else { &slice::from_ref(rest)[..usize::from(!self.left_over.is_empty())] }
+        if part == 0 { self.whole } else { rest.as_slice() }
     }
 }
 
@@ -81,13 +82,13 @@ impl<'a, T: Float, const G: usize> GroupsMut<'a, T, G> {
     }
 
     #[inline(always)]
-    fn part<'s>(&'s mut self, part: usize, rest: &'s mut [T::Block; G]) -> &'s mut [[T::Block; G]] {
-        if part == 0 { self.whole } else { &mut slice::from_mut(rest)[..usize::from(!self.left_over.is_empty())] }
+    fn part<'s>(&'s mut self, part: usize, rest: &'s mut Rest<T, G>) -> &'s mut [[T::Block; G]] {
+        if part == 0 { self.whole } else { rest.as_mut_slice() }
     }
 
     #[inline(always)]
-    fn finish(&mut self, rest: &[T::Block; G]) {
-        if !self.left_over.is_empty() {
+    fn finish(&mut self, rest: &Rest<T, G>) {
+        if let Some(rest) = rest {
             copy_back(rest, self.left_over);
         }
     }
@@ -97,10 +98,11 @@ impl<'a, T: Float, const G: usize> GroupsMut<'a, T, G> {
 
 /// See [`Groups::copy_rest`].
 #[inline(never)]
-fn copy_rest<T: Float>(left_over: &[T], missing: Missing, rest: &mut [T::Block]) {
-    if missing == Missing::Repeats {
-        rest.fill(T::fill(left_over[0]));
-    }
+fn copy_rest<T: Float>(left_over: &[T], missing: Missing<T>, rest: &mut [T::Block]) {
+    rest.fill(T::fill(match missing {
+        Missing::Is(fill) => fill,
+        Missing::First => left_over[0],
+    }));
     let (blocks, tail) = T::blocks(left_over);
     rest[..blocks.len()].copy_from_slice(blocks);
     if let Some(last) = rest.last_mut() {
@@ -128,7 +130,7 @@ const PARTS: [usize; 2] = [0, 1];
 fn parts<'a, T: Float, const N: usize, const G: usize>(
     x: &[Groups<'a, T, G>; N],
     part: usize,
-    rest: &'a [[T::Block; G]; N],
+    rest: &'a [Rest<T, G>; N],
 ) -> [&'a [[T::Block; G]]; N] {
     let mut parts: [&[[T::Block; G]]; N] = [&[]; N];
     for ((groups, x), rest) in parts.iter_mut().zip(x).zip(rest) {
@@ -159,13 +161,13 @@ pub(crate) fn sweep<T: Float, S: Simd<T>, const N: usize, const M: usize>(
     mut f: impl FnMut([Lanes<T, S>; N], [Lanes<T, S>; M]) -> [Lanes<T, S>; M],
 ) {
     let x = Groups::new_each(inputs);
-    let mut x_rests = [[T::fill(T::zero()); 1]; N];
+    let mut x_rests = [None; N];
     for (x, rest) in x.iter().zip(&mut x_rests) {
-        x.copy_rest(Missing::Repeats, rest);
+        x.copy_rest(Missing::First, rest);
     }
-    let mut y_rests = [[T::fill(T::zero()); 1]; M];
+    let mut y_rests = [None; M];
     for (y, rest) in outputs.iter().zip(&mut y_rests) {
-        Groups::new(y).copy_rest(Missing::Repeats, rest);
+        Groups::new(y).copy_rest(Missing::First, rest);
     }
     let mut y = outputs.map(GroupsMut::new);
     for part in PARTS {
@@ -200,9 +202,9 @@ fn read<T: Float, S: Simd<T>, const N: usize, const M: usize>(
     mut f: impl FnMut([Lanes<T, S>; N], [Lanes<T, S>; M]),
 ) {
     let (x, y) = (Groups::new_each(x), Groups::new_each(y));
-    let (mut x_rests, mut y_rests) = ([[T::fill(T::zero()); 1]; N], [[T::fill(T::zero()); 1]; M]);
+    let (mut x_rests, mut y_rests) = ([None; N], [None; M]);
     for (slice, rest) in x.iter().zip(&mut x_rests).chain(y.iter().zip(&mut y_rests)) {
-        slice.copy_rest(Missing::Repeats, rest);
+        slice.copy_rest(Missing::First, rest);
     }
     for part in PARTS {
         let (x, y) = (parts(&x, part, &x_rests), parts(&y, part, &y_rests));
@@ -216,8 +218,8 @@ fn read<T: Float, S: Simd<T>, const N: usize, const M: usize>(
 #[inline(always)]
 pub(crate) fn each_block<T: Float, S: Simd<T>>(simd: S, x: &[T], fill: T, mut f: impl FnMut(Lanes<T, S>)) {
     let x = Groups::new(x);
-    let mut rest = [T::fill(fill)];
-    x.copy_rest(Missing::Stays, &mut rest);
+    let mut rest = None;
+    x.copy_rest(Missing::Is(fill), &mut rest);
     for part in PARTS {
         for [block] in x.part(part, &rest) {
             f(Lanes::load(simd, block));
@@ -238,9 +240,9 @@ pub(crate) fn each_group<T: Float, S: Simd<T>, const N: usize>(
     mut f: impl FnMut([[Lanes<T, S>; N]; GROUP]),
 ) {
     let x = Groups::<T, GROUP>::new_each(inputs);
-    let mut rests = [[T::fill(fill); GROUP]; N];
+    let mut rests = [None; N];
     for (x, rest) in x.iter().zip(&mut rests) {
-        x.copy_rest(Missing::Stays, rest);
+        x.copy_rest(Missing::Is(fill), rest);
     }
     for part in PARTS {
         let x = parts(&x, part, &rests);
@@ -267,8 +269,11 @@ pub(crate) fn sweep_groups<T: Float, S: Simd<T>>(
     mut f: impl FnMut([Lanes<T, S>; GROUP]) -> [Lanes<T, S>; GROUP],
 ) {
     let (x, mut y) = (Groups::<T, GROUP>::new(input), GroupsMut::<T, GROUP>::new(output));
-    let (mut x_rest, mut y_rest) = ([T::fill(fill); GROUP], [T::fill(fill); GROUP]);
-    x.copy_rest(Missing::Stays, &mut x_rest);
+    let (mut x_rest, mut y_rest) = (None, None);
+    x.copy_rest(Missing::Is(fill), &mut x_rest);
+    if !y.left_over.is_empty() {
+        y_rest = Some([T::fill(fill); GROUP]);
+    }
     for part in PARTS {
         let y = y.part(part, &mut y_rest);
         for (i, x) in x.part(part, &x_rest).iter().enumerate() {

@@ -1,8 +1,6 @@
 //! [`TensorStats`]: what a tensor holds, in one pass.
 //!
-//! A tensor is cut into chunks that stay in the first cache, so several short loops over a chunk read memory once. The
-//! loops are plain Rust, run as a [`Kernel`] to be compiled for each instruction set. No operation in them is fused or
-//! reordered, so their bits are the same on all.
+//! A tensor is cut into chunks that stay in the first cache, so several short loops over a chunk read memory once.
 
 use alloc::vec;
 use alloc::vec::Vec;
@@ -11,8 +9,10 @@ use crate::error::Result;
 use crate::finite::{Class, Counts};
 use crate::float::Float;
 use crate::kernel::{Join, Kernel, launch};
+use crate::lanes::Lanes;
 use crate::scaled::{Scaled, ldexp};
 use crate::simd::Simd;
+use crate::sweep::each_block;
 
 /// What a tensor holds. Mean, deviation, norm and magnitudes are those of its finite elements; what is not finite is
 /// counted.
@@ -181,11 +181,11 @@ impl<T: Float> Kernel for Survey<'_, T> {
     type Output = Surveyed<T>;
 
     #[inline(always)]
-    fn run<S: Simd<T>>(self, _: S) -> Surveyed<T> {
+    fn run<S: Simd<T>>(self, simd: S) -> Surveyed<T> {
         let mut seen = Surveyed::nothing();
         let mut fields = vec![Counters::default(); seen.fields.len()];
         for chunk in self.x.chunks(CHUNK) {
-            seen.add(chunk, &mut fields);
+            seen.add(simd, chunk, &mut fields);
         }
         seen.fields = fields.into_iter().map(|counts| counts.iter().sum()).collect();
         seen
@@ -234,7 +234,7 @@ impl<T: Float> Surveyed<T> {
     }
 
     #[inline(always)]
-    fn add(&mut self, x: &[T], fields: &mut [Counters]) {
+    fn add<S: Simd<T>>(&mut self, simd: S, x: &[T], fields: &mut [Counters]) {
         let seen_before = |fields: &[Counters], field: usize| fields[field].iter().sum::<u64>();
         let (zero, top) = (0, fields.len() - 1);
         let before = [zero, top].map(|field| seen_before(fields, field));
@@ -244,15 +244,15 @@ impl<T: Float> Surveyed<T> {
         if special > 0 {
             x.iter().filter_map(|&x| Class::of(x)).for_each(|class| self.counts.add(class));
             let finite: Vec<T> = x.iter().copied().filter(|x| x.is_finite()).collect();
-            self.add_finite(&finite, small as usize);
+            self.add_finite(simd, &finite, small as usize);
         } else {
-            self.add_finite(x, small as usize);
+            self.add_finite(simd, x, small as usize);
         }
     }
 
     /// `small`: how many are subnormal or 0.
     #[inline(always)]
-    fn add_finite(&mut self, x: &[T], small: usize) {
+    fn add_finite<S: Simd<T>>(&mut self, simd: S, x: &[T], small: usize) {
         if small > 0 {
             let zeros = x.iter().filter(|x| x.is_zero()).count();
             self.zeros += zeros;
@@ -260,7 +260,7 @@ impl<T: Float> Surveyed<T> {
                 self.add_subnormals(x);
             }
         }
-        let (sum, smallest, largest) = sum_and_range(x);
+        let (sum, smallest, largest) = sum_and_range(simd, x);
         self.smallest = self.smallest.min(smallest);
         self.largest = self.largest.max(largest);
         let exponent = Scaled::new(largest, 0).exponent;
@@ -269,10 +269,10 @@ impl<T: Float> Surveyed<T> {
             self.chunks.push(Sums { count: x.len(), exponent: i32::MIN, sum: 0.0, squares: 0.0 });
         } else if T::LANES == 8 && exponent.abs() > MAX_EXPONENT {
             let scaled: Vec<T> = x.iter().map(|&x| ldexp(x, -exponent)).collect();
-            let (sum, ..) = sum_and_range(&scaled);
-            self.chunks.push(Sums::new(&scaled, sum, exponent));
+            let (sum, ..) = sum_and_range(simd, &scaled);
+            self.chunks.push(Sums::new(simd, &scaled, sum, exponent));
         } else {
-            self.chunks.push(Sums::new(x, sum, 0));
+            self.chunks.push(Sums::new(simd, x, sum, 0));
         }
     }
 
@@ -326,61 +326,59 @@ const MAX_SHIFT: i32 = 2200;
 
 impl Sums {
     #[inline(always)]
-    fn new<T: Float>(x: &[T], sum: f64, exponent: i32) -> Self {
+    fn new<T: Float, S: Simd<T>>(simd: S, x: &[T], sum: f64, exponent: i32) -> Self {
         let mean = if x.is_empty() { 0.0 } else { sum / x.len() as f64 };
-        let mut sums = [0.0; WIDTH];
-        let (groups, rest) = x.as_chunks::<WIDTH>();
-        for group in groups {
-            for (sum, &x) in sums.iter_mut().zip(group) {
-                let distance = wide(x) - mean;
-                *sum += distance * distance;
+        let means = Lanes::splat(simd.wide(), mean);
+        let mut sums = [Lanes::zero(simd.wide()); 2];
+        let (blocks, tail) = T::blocks(x);
+        for block in blocks {
+            for (sum, x) in sums.iter_mut().zip(halves(Lanes::load(simd, block))) {
+                let distance = x - means;
+                *sum = *sum + distance * distance;
             }
         }
-        for (sum, &x) in sums.iter_mut().zip(rest) {
-            let distance = wide(x) - mean;
-            *sum += distance * distance;
-        }
-        Self { count: x.len(), exponent, sum, squares: sums.iter().sum() }
+        let distances = tail.iter().map(|&x| wide(x) - mean);
+        let squares = total(sums) + distances.map(|distance| distance * distance).sum::<f64>();
+        Self { count: x.len(), exponent, sum, squares }
     }
 }
-
-/// Independent sums.
-const WIDTH: usize = 16;
 
 /// The sum, the smallest magnitude that is not 0 (or infinity), and the largest.
 #[inline(always)]
-fn sum_and_range<T: Float>(x: &[T]) -> (f64, T, T) {
-    let mut ranges = Ranges { sums: [0.0; WIDTH], smallest: [T::infinity(); WIDTH], largest: [T::zero(); WIDTH] };
-    let (groups, rest) = x.as_chunks::<WIDTH>();
-    for group in groups {
-        for (i, &x) in group.iter().enumerate() {
-            ranges.see(i, x);
-        }
-    }
-    for (i, &x) in rest.iter().enumerate() {
-        ranges.see(i, x);
-    }
-    let Ranges { sums, smallest, largest } = ranges;
-    let smallest = smallest.iter().fold(T::infinity(), |a, &b| a.min(b));
-    (sums.iter().sum(), smallest, largest.iter().fold(T::zero(), |a, &b| a.max(b)))
+fn sum_and_range<T: Float, S: Simd<T>>(simd: S, x: &[T]) -> (f64, T, T) {
+    let (zero, infinity) = (Lanes::zero(simd), Lanes::splat(simd, T::infinity()));
+    let mut sums = [Lanes::zero(simd.wide()); 2];
+    let (mut smallest, mut largest) = (infinity, zero);
+    each_block(
+        simd,
+        x,
+        T::zero(),
+        #[inline(always)]
+        |x| {
+            for (sum, x) in sums.iter_mut().zip(halves(x)) {
+                *sum = *sum + x;
+            }
+            let magnitude = x.abs();
+            largest = magnitude.larger(largest);
+            let not_zero = magnitude.eq(zero).select(infinity, magnitude);
+            smallest = not_zero.lt(smallest).select(not_zero, smallest);
+        },
+    );
+    (total(sums), smallest.fold(T::min), largest.fold(T::max))
 }
 
-/// Sums and ranges of every sixteenth element.
-struct Ranges<T> {
-    sums: [f64; WIDTH],
-    smallest: [T; WIDTH],
-    largest: [T; WIDTH],
+/// The lanes in `f64`. Those of `f64` itself are one half.
+#[inline(always)]
+fn halves<T: Float, S: Simd<T>>(x: Lanes<T, S>) -> impl Iterator<Item = Lanes<f64, S::Wide>> {
+    x.widen().into_iter().take(T::LANES / 8)
 }
 
-impl<T: Float> Ranges<T> {
-    #[inline(always)]
-    fn see(&mut self, i: usize, x: T) {
-        self.sums[i] += wide(x);
-        let magnitude = x.abs();
-        self.largest[i] = if magnitude > self.largest[i] { magnitude } else { self.largest[i] };
-        let magnitude = if magnitude > T::zero() { magnitude } else { T::infinity() };
-        self.smallest[i] = if magnitude < self.smallest[i] { magnitude } else { self.smallest[i] };
-    }
+#[inline(always)]
+fn total<S: Simd<f64>>([a, b]: [Lanes<f64, S>; 2]) -> f64 {
+    (a + b).fold(
+        #[inline(always)]
+        |a, b| a + b,
+    )
 }
 
 /// How often an exponent field occurs, in as many counters: equal neighbours do not wait for each other.
