@@ -35,6 +35,7 @@
 //! | a matrix product | [`matmul`], [`matmul_with`] | [`matmul_backward`] |
 //! | products of a batch | [`matmul_batched`], [`matmul_batched_with`] | the same, with transposes |
 //! | a product of 16-bit operands | [`matmul_mixed`] | |
+//! | rows in 16 bits | [`softmax_mixed`], [`log_softmax_mixed`], [`layer_norm_mixed`], [`rms_norm_mixed`], [`cross_entropy_mixed`] | |
 //! | a linear layer | [`linear`] | [`linear_backward`] |
 //! | probabilities from logits | [`softmax`], [`log_softmax`] | [`softmax_backward`], [`log_softmax_backward`] |
 //! | with masks, scale, bias, in place | [`softmax_with`], [`log_softmax_with`], [`softmax_in_place`] | [`softmax_backward_with`], [`log_softmax_backward_with`] |
@@ -78,7 +79,7 @@
 //! - `std` (default): detection of the CPU's instruction sets at run time, and `NANPROOF_ISA`. Without it the crate needs
 //!   `alloc` alone.
 //! - `rayon`: large calls are split over the threads of the caller's current rayon pool, with the same bits.
-//! - `half`: tensors of `half::bf16` and `half::f16` as operands of [`matmul_mixed`].
+//! - `half`: tensors of `half::bf16` and `half::f16` as operands of [`matmul_mixed`], [`softmax_mixed`] and the like.
 //! - `serde`: the state of [`DynamicLossScale`] can be saved and restored; reports, statistics and records can be
 //!   serialised, and [`GradientLog`] writes lines of JSON.
 //! - `tracing`: faults, records and flags are events of the crate `tracing`.

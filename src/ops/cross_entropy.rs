@@ -9,7 +9,7 @@ use crate::finite::{Index, Operand, Origin, diagnose, overflow_or_invalid};
 use crate::float::Float;
 use crate::kernel::{Join, Kernel, launch};
 use crate::lanes::Lanes;
-use crate::logits::{LogitFormula, Logits, RowSum, apply_to_logits, distance, row_exp, row_normalize};
+use crate::logits::{LogitFormula, LogitRows, Logits, RowSum, apply_to_logits, distance, row_exp, row_normalize};
 use crate::reduce::TwoTerm;
 use crate::rows::RowsSeen;
 use crate::scaled::{WideSum, power};
@@ -260,6 +260,40 @@ pub fn cross_entropy_in_place<'a, T: Float>(
     match loss {
         Some(loss) => Ok(loss),
         None => Ok(Loss { value: launch(Sum { x: &losses })?.value() / row.divisor, count }),
+    }
+}
+
+/// A checked call on logits that are at hand a few rows at a time.
+pub(super) struct Batch<'a, T> {
+    row: CrossEntropyRow<'a, T>,
+    mask: Option<MatRef<'a, bool>>,
+    count: usize,
+}
+
+impl<'a, T: Float> Batch<'a, T> {
+    pub(super) fn new(
+        operation: &'static str,
+        options: CrossEntropy<'a, T>,
+        rows: usize,
+        cols: usize,
+        targets: Targets<'a, T>,
+    ) -> Result<Self> {
+        let shape_alone = [T::zero()];
+        let count = Job::new(operation, options, MatRef::with_strides(&shape_alone, rows, cols, 0, 0)?, targets)?.count;
+        let row = CrossEntropyRow::new(options, targets, count, T::one());
+        Ok(Self { row, mask: options.mask, count })
+    }
+
+    /// The losses of the rows from `first` on, and their gradients in the place of their logits; whether all is finite.
+    pub(super) fn run_in_place(&self, first: usize, losses: &mut [T], output: MatMut<'_, T>) -> Result<bool> {
+        let logits = Logits { mask: self.mask, ..Logits::plain(None) };
+        Ok(launch(LogitRows { formula: self.row, logits, first, values: losses, output })?.finite)
+    }
+
+    /// The loss, if it is finite.
+    pub(super) fn loss(&self, losses: &[T]) -> Result<Option<Loss<T>>> {
+        let value = launch(Sum { x: losses })?.value() / self.row.divisor;
+        Ok(value.is_finite().then_some(Loss { value, count: self.count }))
     }
 }
 

@@ -1,6 +1,7 @@
 //! Softmax and log-softmax along the rows of a matrix, and their gradients.
 
 use alloc::vec::Vec;
+use core::ops::Range;
 
 use crate::error::{Error, Result, Shape, check_shape};
 use crate::finite::{Index, Operand, Watch, diagnose, overflow_or_invalid};
@@ -81,6 +82,17 @@ impl<'a, T: Float> Softmax<'a, T> {
             check_shape(operation, operand, found.unwrap_or(shape), shape, "the shape of x")?;
         }
         Ok(Logits { x, scale, bias, mask, causal })
+    }
+
+    /// The options of some of the rows.
+    pub(crate) fn of_rows(self, rows: Range<usize>) -> Result<Self> {
+        let first = isize::try_from(rows.start).unwrap_or(isize::MAX);
+        Ok(Self {
+            bias: self.bias.map(|bias| bias.submatrix(rows.clone(), 0..bias.cols())).transpose()?,
+            mask: self.mask.map(|mask| mask.submatrix(rows.clone(), 0..mask.cols())).transpose()?,
+            causal: self.causal.map(|causal| causal.saturating_add(first)),
+            ..self
+        })
     }
 }
 
