@@ -392,6 +392,6 @@ impl<T: Float, S: Simd<T>> Watch<T, S> {
     #[inline(always)]
     pub(crate) fn all_finite(self) -> bool {
         let zero = Lanes::zero(self.0.simd);
-        !(!self.0.eq(zero)).any()
+        self.0.eq(zero).all()
     }
 }

@@ -188,6 +188,11 @@ impl<T: Float, S: Simd<T>> Mask<T, S> {
     pub(crate) fn any(self) -> bool {
         self.simd.any(self.mask)
     }
+
+    #[inline(always)]
+    pub(crate) fn all(self) -> bool {
+        !(!self).any()
+    }
 }
 
 impl<T: Float, S: Simd<T>> BitAnd for Mask<T, S> {

@@ -193,7 +193,7 @@ pub(crate) fn exp_of_sum<T: Float, S: Simd<T>>(hi: Lanes<T, S>, lo: Lanes<T, S>)
 pub(super) fn exp_of_reduced<T: Float, S: Simd<T>>(hi: Lanes<T, S>, reduced: Reduced<T, S>) -> Lanes<T, S> {
     let (sum, tail) = reduced.significand();
     let result = reduced.scale(sum + tail);
-    if !(!has_normal_exp(hi)).any() {
+    if has_normal_exp(hi).all() {
         return result;
     }
     // The exponent of the greatest results is out of range where the significand is below 1: half of it is not.

@@ -22,7 +22,7 @@ pub(crate) fn sigmoid<T: Float, S: Simd<T>>(x: Lanes<T, S>) -> Lanes<T, S> {
             let Quotient { sum, rest, power, .. } = quotient;
             let is_near = Quotient::is_near(x);
             let near = sum.mul_add(power, rest * power);
-            if !(!is_near).any() {
+            if is_near.all() {
                 return near;
             }
             is_near.select(near, quotient.times(x.all(T::one())))
@@ -53,7 +53,7 @@ pub(crate) fn sigmoid_times<T: Float, S: Simd<T>>(a: Lanes<T, S>, hi: Lanes<T, S
             let is_near = Quotient::is_near(hi) & a.all(scaled::power(-30)).le(a.abs());
             let factor = a * power;
             let near = factor.mul_add(sum, factor * rest);
-            if !(!is_near).any() {
+            if is_near.all() {
                 return near;
             }
             is_near.select(near, quotient.times(a))

@@ -532,7 +532,7 @@ fn log_softmax_gradient<T: Float, S: Simd<T>>(simd: S, factor: T, y: &[T], dy: &
         |[y, dy], [_]| {
             let (is_impossible, is_plain) = (y.eq(lowest), math::has_normal_exp(y));
             let mut result = sum.mul_add(-math::normal_exp(y, zero), dy);
-            if is_retry || (!(is_plain | is_impossible)).any() {
+            if is_retry || !(is_plain | is_impossible).all() {
                 // A large sum may lift the product out of the range in which exp(y) alone underflows.
                 let (e, exponent) = math::exp_parts(y, zero);
                 let exact = dy - math::scaled_product(sum, e, exponent + shift);
