@@ -14,11 +14,11 @@ use nanproof::{Result, gelu, gelu_backward, gelu_tanh, math, silu, silu_backward
 /// In the second-level cache, and from memory.
 const LENGTHS: [usize; 2] = [1 << 14, 1 << 20];
 
-type Function = fn(&[f32], &mut [f32]) -> Result<()>;
-type Plain = fn(f32) -> f32;
+type Function<T> = fn(&[T], &mut [T]) -> Result<()>;
+type Plain<T> = fn(T) -> T;
 
 fn functions(c: &mut Criterion) {
-    let functions: [(&str, Function, Option<Plain>); 12] = [
+    let functions: [(&str, Function<f32>, Option<Plain<f32>>); 12] = [
         ("exp", math::exp, Some(f32::exp)),
         ("exp2", math::exp2, Some(f32::exp2)),
         ("exp_m1", math::exp_m1, Some(f32::exp_m1)),
@@ -63,7 +63,7 @@ fn gradients(c: &mut Criterion) {
 }
 
 fn doubles(c: &mut Criterion) {
-    let functions: [(&str, fn(&[f64], &mut [f64]) -> Result<()>, fn(f64) -> f64); 3] =
+    let functions: [(&str, Function<f64>, Plain<f64>); 3] =
         [("exp", math::exp, f64::exp), ("ln", math::ln, f64::ln), ("tanh", math::tanh, f64::tanh)];
     for len in LENGTHS {
         let (x, mut y) = (uniform(len, 0.01, 10.0, 1), vec![0.0; len]);
