@@ -16,9 +16,10 @@ const LENGTHS: [usize; 2] = [1 << 14, 1 << 20];
 
 type Function<T> = fn(&[T], &mut [T]) -> Result<()>;
 type Plain<T> = fn(T) -> T;
+type Contest<T> = (&'static str, Function<T>, Option<Plain<T>>);
 
 fn functions(c: &mut Criterion) {
-    let functions: [(&str, Function<f32>, Option<Plain<f32>>); 12] = [
+    let functions: [Contest<f32>; 12] = [
         ("exp", math::exp, Some(f32::exp)),
         ("exp2", math::exp2, Some(f32::exp2)),
         ("exp_m1", math::exp_m1, Some(f32::exp_m1)),
@@ -33,18 +34,31 @@ fn functions(c: &mut Criterion) {
         ("silu", silu, Some(|x| x / (1.0 + (-x).exp()))),
     ];
     for len in LENGTHS {
-        let (x, mut y) = (uniform(len, 0.01, 10.0, 1), vec![0.0; len]);
-        let mut group = group(c, format!("math {len}"), bytes(2, len));
-        for (name, function, plain) in functions {
-            group.bench_function(name, |bencher| bencher.iter(|| function(black_box(&x), &mut y).unwrap()));
-            if let Some(plain) = plain {
-                group.bench_function(format!("naive {name}"), |bencher| {
-                    bencher.iter(|| black_box(&x).iter().zip(&mut y).for_each(|(&x, y)| *y = plain(x)));
-                });
-            }
-        }
-        group.bench_function("copy", |bencher| bencher.iter(|| y.copy_from_slice(black_box(&x))));
+        contest(c, &format!("math {len}"), &uniform(len, 0.01, 10.0, 1), &functions);
     }
+}
+
+fn doubles(c: &mut Criterion) {
+    let functions: [Contest<f64>; 3] =
+        [("exp", math::exp, Some(f64::exp)), ("ln", math::ln, Some(f64::ln)), ("tanh", math::tanh, Some(f64::tanh))];
+    for len in LENGTHS {
+        contest(c, &format!("math f64 {len}"), &uniform(len, 0.01, 10.0, 1), &functions);
+    }
+}
+
+/// Functions of a type, their plain loops, and a copy.
+fn contest<T: Copy + Default>(c: &mut Criterion, name: &str, x: &[T], functions: &[Contest<T>]) {
+    let mut y = vec![T::default(); x.len()];
+    let mut group = group(c, name.into(), bytes(2 * size_of::<T>() / size_of::<f32>(), x.len()));
+    for &(name, function, plain) in functions {
+        group.bench_function(name, |bencher| bencher.iter(|| function(black_box(x), &mut y).unwrap()));
+        if let Some(plain) = plain {
+            group.bench_function(format!("naive {name}"), |bencher| {
+                bencher.iter(|| black_box(x).iter().zip(&mut y).for_each(|(&x, y)| *y = plain(x)));
+            });
+        }
+    }
+    group.bench_function("copy", |bencher| bencher.iter(|| y.copy_from_slice(black_box(x))));
 }
 
 type Gradient = fn(&[f32], &[f32], &mut [f32]) -> Result<()>;
@@ -58,21 +72,6 @@ fn gradients(c: &mut Criterion) {
         let mut group = group(c, format!("math backward {len}"), bytes(3, len));
         for (name, gradient) in gradients {
             group.bench_function(name, |bencher| bencher.iter(|| gradient(black_box(&x), &dy, &mut dx).unwrap()));
-        }
-    }
-}
-
-fn doubles(c: &mut Criterion) {
-    let functions: [(&str, Function<f64>, Plain<f64>); 3] =
-        [("exp", math::exp, f64::exp), ("ln", math::ln, f64::ln), ("tanh", math::tanh, f64::tanh)];
-    for len in LENGTHS {
-        let (x, mut y) = (uniform(len, 0.01, 10.0, 1), vec![0.0; len]);
-        let mut group = group(c, format!("math f64 {len}"), bytes(4, len));
-        for (name, function, plain) in functions {
-            group.bench_function(name, |bencher| bencher.iter(|| function(black_box(&x), &mut y).unwrap()));
-            group.bench_function(format!("naive {name}"), |bencher| {
-                bencher.iter(|| black_box(&x).iter().zip(&mut y).for_each(|(&x, y)| *y = plain(x)));
-            });
         }
     }
 }
