@@ -24,7 +24,7 @@ mod pack;
 mod scratch;
 mod target;
 
-pub(crate) use scratch::HasScratch;
+pub(crate) use scratch::{HasScratch, lend_lists};
 pub(crate) use target::Target;
 
 use crate::finite::Watch;

@@ -331,7 +331,24 @@ impl<'a, T> MatRef<'a, T> {
     where
         T: Copy,
     {
-        (0..self.rows()).flat_map(|i| self.row_iter(i).copied()).collect()
+        let mut copy = Vec::new();
+        self.map_into(&mut copy, |x| x);
+        copy
+    }
+
+    /// Fills a list with what `f` makes of the elements, row by row.
+    pub(crate) fn map_into<U>(self, list: &mut Vec<U>, f: impl Fn(T) -> U)
+    where
+        T: Copy,
+    {
+        list.clear();
+        list.reserve(self.area());
+        for i in 0..self.rows() {
+            match self.row(i) {
+                Some(row) => list.extend(row.iter().map(|&x| f(x))),
+                None => list.extend(self.row_iter(i).map(|&x| f(x))),
+            }
+        }
     }
 
     /// The elements of row `i`, from left to right.

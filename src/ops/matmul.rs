@@ -8,7 +8,7 @@ use core::ops::Range;
 use crate::error::{Error, Result, Shape, check_shape};
 use crate::finite::{Factor, Index, Operand, Origin, Term, diagnose, overflow_or_invalid};
 use crate::float::Float;
-use crate::gemm::{Gemm, Old, Target};
+use crate::gemm::{Gemm, Old, Target, lend_lists};
 use crate::kernel::launch;
 use crate::ops::linear::Activation;
 use crate::scaled::{Scaled, unwiden, widen};
@@ -196,7 +196,9 @@ impl<'a, T: Float> Product<'a, T> {
         }
         let mut old_faults = Vec::new();
         let finite = match self.old {
-            Old::Scaled(beta) if !beta.is_zero() => self.accumulate(c.reborrow(), &mut old_faults)?,
+            Old::Scaled(beta) if !beta.is_zero() => {
+                lend_lists(|[copy, ..]| self.accumulate(c.reborrow(), copy, &mut old_faults))?
+            }
             _ => self.multiply(c.reborrow())? || self.rescue(&[], c.reborrow())?,
         };
         if finite { Ok(()) } else { self.diagnose(operation, names, old_faults, c.as_ref()) }
@@ -204,14 +206,14 @@ impl<'a, T: Float> Product<'a, T> {
 
     /// Adds to C, whose old elements a rescue needs: they are copied, a part at a time. Whether C is finite; those old
     /// elements that are not, if it is not.
-    fn accumulate(self, mut c: MatMut<'_, T>, old_faults: &mut Vec<(Index, T)>) -> Result<bool> {
+    fn accumulate(self, mut c: MatMut<'_, T>, old: &mut Vec<T>, old_faults: &mut Vec<(Index, T)>) -> Result<bool> {
         let mut finite = true;
         for rows in ranges(c.rows(), COPY_SIDE) {
             for cols in ranges(c.cols(), COPY_SIDE) {
                 let part = self.part(rows.clone(), cols.clone())?;
                 let mut c = c.reborrow().submatrix(rows.clone(), cols.clone())?;
-                let old = c.as_ref().to_vec();
-                if part.multiply(c.reborrow())? || part.rescue(&old, c)? {
+                c.as_ref().map_into(old, |x| x);
+                if part.multiply(c.reborrow())? || part.rescue(old, c)? {
                     continue;
                 }
                 finite = false;
@@ -322,8 +324,8 @@ impl<'a, T: Float> Product<'a, T> {
     }
 }
 
-/// Rows and columns of the largest old C that is copied whole: 8 MiB of `f64` at the most.
-const COPY_SIDE: usize = 1024;
+/// Rows and columns of the largest old C that is copied whole: 2 MiB of `f64` at the most.
+const COPY_SIDE: usize = 512;
 
 /// Rows and columns that a rescue computes together.
 const RESCUE_SIDE: usize = 64;
