@@ -9,7 +9,8 @@
 //!       for columns of that part of B, a register tile at a time         (BLOCKS): micro::tile, then store
 //! ```
 //!
-//! A product of one row goes through B once, without a tile: `gemv`.
+//! A product of one row goes through B once, without a tile: `gemv`. One of few columns is computed as its transpose, so
+//! that the lanes run along its rows, and turned where it is written ([`Target::Columns`]).
 //!
 //! What an element is made of depends on `k` alone: in a k-block one ascending chain of fused multiply-adds from +0,
 //! and `c = alpha * chain + old` for the first block, `c = alpha * chain + c` for the others. Tiles, packing and
@@ -23,7 +24,7 @@ mod pack;
 mod scratch;
 mod target;
 
-pub(crate) use scratch::HasScratch;
+pub(crate) use scratch::{HasScratch, lend_lists};
 pub(crate) use target::Target;
 
 use crate::finite::Watch;
@@ -32,8 +33,8 @@ use crate::kernel::{Kernel, outline};
 use crate::lanes::Lanes;
 use crate::ops::linear::Activation;
 use crate::simd::{Simd, Tiled};
-use crate::sweep::{first_lanes, load_tail, store_tail};
-use crate::view::MatRef;
+use crate::sweep::{load_first, store_first};
+use crate::view::{MatMut, MatRef};
 use micro::{Left, Right, Sums, tile};
 use pack::{pack_columns, pack_panels, pack_rows};
 use scratch::Scratch;
@@ -70,6 +71,19 @@ pub(crate) enum Old<'a, T> {
     Scaled(T),
     /// The same row for every row of C.
     Row(&'a [T]),
+    /// The same column for every column of C.
+    Column(&'a [T]),
+}
+
+impl<T> Old<'_, T> {
+    /// What it is to the transpose of C.
+    pub(crate) fn t(self) -> Self {
+        match self {
+            Self::Scaled(beta) => Self::Scaled(beta),
+            Self::Row(row) => Self::Column(row),
+            Self::Column(column) => Self::Row(column),
+        }
+    }
 }
 
 impl<T: Float> Kernel for Gemm<'_, T> {
@@ -95,14 +109,22 @@ impl<T: Float> Kernel for Gemm<'_, T> {
             let (b, b2) = (b.t().rows_before(at).t(), b.t().rows_from(at).t());
             let (old, old2) = match old {
                 Old::Row(row) => (Old::Row(&row[..at]), Old::Row(&row[at..])),
-                scaled @ Old::Scaled(_) => (scaled, scaled),
+                same => (same, same),
             };
             Ok((Self { alpha, a, b, old, c, activation }, Self { alpha, a, b: b2, old: old2, c: c2, activation }))
         } else {
             match c.halve_rows() {
                 Ok((c, c2)) => {
-                    let (a, a2) = (a.rows_before(c.rows()), a.rows_from(c.rows()));
-                    Ok((Self { alpha, a, b, old, c, activation }, Self { alpha, a: a2, b, old, c: c2, activation }))
+                    let at = c.rows();
+                    let (a, a2) = (a.rows_before(at), a.rows_from(at));
+                    let (old, old2) = match old {
+                        Old::Column(column) => (Old::Column(&column[..at]), Old::Column(&column[at..])),
+                        same => (same, same),
+                    };
+                    Ok((
+                        Self { alpha, a, b, old, c, activation },
+                        Self { alpha, a: a2, b, old: old2, c: c2, activation },
+                    ))
                 }
                 Err(c) => Err(Self { alpha, a, b, old, c, activation }),
             }
@@ -143,9 +165,14 @@ impl<T: Float> Kernel for Activate<'_, '_, T> {
 
     #[inline(always)]
     fn run<S: Simd<T>>(self, simd: S) {
-        for row in 0..self.c.rows() {
-            self.activation.apply_row(simd, &mut self.c.row_mut(row)[self.cols.clone()]);
-        }
+        let Self { activation, c, cols } = self;
+        c.each_part(
+            cols,
+            #[inline(always)]
+            |part| {
+                activation.apply_row(simd, part);
+            },
+        );
     }
 }
 
@@ -157,7 +184,7 @@ impl<T: Float> Tiled<T> for Gemm<'_, T> {
         mut self,
         simd: S,
     ) -> bool {
-        if self.c.rows() == 1 && gemv::fits(self.b) {
+        if self.c.rows() == 1 && self.c.has_rows() && gemv::fits(self.b) {
             return gemv::row(simd, &mut self);
         }
         let width = BLOCKS * T::LANES;
@@ -183,7 +210,7 @@ impl<T: Float> Tiled<T> for Gemm<'_, T> {
                 }
                 let slab = Slab { b, packed: right, packed_from };
                 let place = Place { col, start };
-                finite &= Pass { simd, gemm: &mut self, left, slab, place }.run::<ROWS, MID, LOW, BLOCKS>();
+                finite &= Pass { gemm: &mut self, left, slab, place }.run::<S, ROWS, MID, LOW, BLOCKS>(simd);
             }
             self.activate(simd, col..col + cols);
             col += cols;
@@ -226,8 +253,7 @@ impl<'a, T: Float> Slab<'a, T> {
 }
 
 /// A slab against all rows of A.
-struct Pass<'s, 'a, T: Float, S: Simd<T>> {
-    simd: S,
+struct Pass<'s, 'a, T: Float> {
     gemm: &'s mut Gemm<'a, T>,
     left: &'s mut [T],
     slab: Slab<'s, T>,
@@ -243,10 +269,13 @@ struct Place {
     start: usize,
 }
 
-impl<T: Float, S: Simd<T>> Pass<'_, '_, T, S> {
+impl<T: Float> Pass<'_, '_, T> {
     /// Computes all rows of C; whether they are finite.
     #[inline(always)]
-    fn run<const ROWS: usize, const MID: usize, const LOW: usize, const BLOCKS: usize>(mut self) -> bool {
+    fn run<S: Simd<T>, const ROWS: usize, const MID: usize, const LOW: usize, const BLOCKS: usize>(
+        mut self,
+        simd: S,
+    ) -> bool {
         let m = self.gemm.c.rows();
         let mut finite = true;
         let mut row = 0;
@@ -254,73 +283,82 @@ impl<T: Float, S: Simd<T>> Pass<'_, '_, T, S> {
             let rows = m - row;
             // No thin tile at the end where two of MID rows do: too few chains in it to fill the pipes.
             let (done, all_finite) = if rows > ROWS + LOW || rows == ROWS || (MID < rows && rows < ROWS) {
-                self.band::<ROWS, BLOCKS>(row)
+                (ROWS, outline(simd, Band::<T, ROWS, BLOCKS> { pass: &mut self, row }))
             } else if rows > LOW {
-                self.band::<MID, BLOCKS>(row)
+                (MID, outline(simd, Band::<T, MID, BLOCKS> { pass: &mut self, row }))
             } else {
-                self.band::<LOW, BLOCKS>(row)
+                (LOW, outline(simd, Band::<T, LOW, BLOCKS> { pass: &mut self, row }))
             };
             row += done;
             finite &= all_finite;
         }
         finite
     }
-
-    /// Computes `ROWS` rows of C, or as many as there are; how many, and whether they are finite.
-    #[inline(always)]
-    fn band<const ROWS: usize, const BLOCKS: usize>(&mut self, row: usize) -> (usize, bool) {
-        let (depth, cols) = (self.slab.b.rows(), self.slab.b.cols());
-        let rows = ROWS.min(self.gemm.c.rows() - row);
-        let a = self.gemm.a.window(row..row + rows, self.place.start..self.place.start + depth);
-        let left = if a.row(0).is_some() && cols <= DIRECT_PANELS * BLOCKS * T::LANES {
-            Left::Rows(direct_rows(a))
-        } else if a.t().row(0).is_some() && a.col_stride() >= rows {
-            Left::Columns(pack_columns::<T, ROWS>(a, &mut self.left[..ROWS * depth]))
-        } else {
-            Left::Rows(pack_rows::<T, ROWS>(a, self.left))
-        };
-        let store = self.gemm.store(self.place.start, depth);
-        let band: Band<'_, '_, T, ROWS, BLOCKS> =
-            Band { left, slab: self.slab, store, c: &mut self.gemm.c, rows: row..row + rows, col: self.place.col };
-        (rows, outline(self.simd, band))
-    }
 }
 
-/// A slab against the rows of a tile; whether what is written is finite. A function of its own, so that the registers are
-/// its own.
-struct Band<'s, 'a, T, const ROWS: usize, const BLOCKS: usize> {
-    left: Left<'s, T, ROWS>,
-    slab: Slab<'s, T>,
-    store: Store<'s, T>,
-    c: &'s mut Target<'a, T>,
-    rows: Range<usize>,
-    col: usize,
+/// A slab against the rows of a tile from one on, or as many as there are; whether what is written is finite. A function
+/// of its own, so that the registers are its own.
+struct Band<'p, 's, 'a, T: Float, const ROWS: usize, const BLOCKS: usize> {
+    pass: &'p mut Pass<'s, 'a, T>,
+    row: usize,
 }
 
-impl<T: Float, const ROWS: usize, const BLOCKS: usize> Kernel for Band<'_, '_, T, ROWS, BLOCKS> {
+impl<T: Float, const ROWS: usize, const BLOCKS: usize> Kernel for Band<'_, '_, '_, T, ROWS, BLOCKS> {
     type Elem = T;
     type Output = bool;
 
     #[inline(always)]
     fn run<S: Simd<T>>(self, simd: S) -> bool {
-        let mut watch = Watch::new(simd);
-        let (depth, cols) = (self.slab.b.rows(), self.slab.b.cols());
-        let mut c: [&mut [T]; ROWS] = self.c.rows_mut(self.rows.clone());
-        let width = BLOCKS * T::LANES;
+        let Pass { gemm, left, slab, place } = self.pass;
+        let (depth, cols, width) = (slab.b.rows(), slab.b.cols(), BLOCKS * T::LANES);
+        let rows = self.row..gemm.c.rows().min(self.row + ROWS);
+        let a = gemm.a.window(rows.clone(), place.start..place.start + depth);
+        let left = left_part::<T, ROWS>(a, cols <= DIRECT_PANELS * width, left);
+        let store = gemm.store(place.start, depth);
+        let (mut finite, mut watch) = (true, Watch::new(simd));
         let mut col = 0;
         while col < cols {
-            let sums: Sums<T, S, ROWS, BLOCKS> = tile(simd, self.left, self.slab.panel(col), depth);
-            let at = self.col + col;
-            if self.rows.len() == ROWS && col + width <= cols {
-                self.store.whole(sums, at, &mut c, &mut watch);
+            let sums: Sums<T, S, ROWS, BLOCKS> = tile(simd, &left, slab.panel(col), depth);
+            let at = place.col + col..place.col + cols.min(col + width);
+            if rows.len() == ROWS && at.len() == width && gemm.c.has_rows() {
+                store.whole(sums, rows.start, at.start, gemm.c.parts_mut(rows.start, at), &mut watch);
             } else {
-                for (c, sums) in c.iter_mut().zip(&sums).take(self.rows.len()) {
-                    self.store.row(sums, at, &mut c[at..self.col + cols.min(col + width)], &mut watch);
-                }
+                let sums = &mut in_memory(sums);
+                finite &= outline(simd, Edge { store, sums, rows: rows.clone(), cols: at, c: &mut gemm.c });
             }
             col += width;
         }
-        watch.all_finite()
+        finite && watch.all_finite()
+    }
+}
+
+/// The sums of a tile, out of the registers.
+#[inline(always)]
+fn in_memory<T: Float, S: Simd<T>, const ROWS: usize, const BLOCKS: usize>(
+    sums: Sums<T, S, ROWS, BLOCKS>,
+) -> [[T::Block; BLOCKS]; ROWS] {
+    let mut blocks = [[T::fill(T::zero()); BLOCKS]; ROWS];
+    for i in 0..ROWS {
+        for j in 0..BLOCKS {
+            blocks[i][j] = sums[i][j].store();
+        }
+    }
+    blocks
+}
+
+/// A part of A as a tile reads it.
+#[inline(always)]
+fn left_part<'s, T: Float, const ROWS: usize>(
+    a: MatRef<'s, T>,
+    is_read_little: bool,
+    packed: &'s mut [T],
+) -> Left<'s, T, ROWS> {
+    if is_read_little && a.row(0).is_some() {
+        Left::Rows(direct_rows(a))
+    } else if a.t().row(0).is_some() && a.col_stride() >= a.rows() {
+        Left::Columns(pack_columns::<T, ROWS>(a, &mut packed[..ROWS * a.cols()]))
+    } else {
+        Left::Rows(pack_rows::<T, ROWS>(a, packed))
     }
 }
 
@@ -347,17 +385,19 @@ struct Store<'a, T> {
 }
 
 impl<T: Float> Store<'_, T> {
-    /// Writes the sums of a tile to whole blocks of rows of C, from a column on.
+    /// Writes the sums of a tile to whole blocks of C, which begin at this row and column.
     #[inline(always)]
     fn whole<S: Simd<T>, const ROWS: usize, const BLOCKS: usize>(
         self,
         mut sums: Sums<T, S, ROWS, BLOCKS>,
+        row: usize,
         col: usize,
-        c: &mut [&mut [T]; ROWS],
+        c: [&mut [T]; ROWS],
         watch: &mut Watch<T, S>,
     ) {
         // Which kind of old it is, is asked once a tile.
         match self.old {
+            Old::Scaled(beta) if beta.is_zero() && self.alpha.is_one() => {}
             Old::Scaled(beta) if beta.is_zero() => {
                 for sum in sums.as_flattened_mut() {
                     *sum = self.update(*sum, *sum);
@@ -365,19 +405,26 @@ impl<T: Float> Store<'_, T> {
             }
             Old::Scaled(_) => {
                 for i in 0..ROWS {
-                    self.update_row(&mut sums[i], &c[i][col..]);
+                    self.update_row(&mut sums[i], c[i]);
                 }
             }
-            Old::Row(row) => {
+            Old::Row(old) => {
                 for sums in &mut sums {
-                    self.update_row(sums, &row[col..]);
+                    self.update_row(sums, &old[col..]);
+                }
+            }
+            Old::Column(old) => {
+                for (sums, &old) in sums.iter_mut().zip(&old[row..]) {
+                    for sum in sums {
+                        *sum = self.update(*sum, sum.all(old));
+                    }
                 }
             }
         }
-        for i in 0..ROWS {
-            if let Some(c) = T::blocks_mut(&mut c[i][col..]).0.first_chunk_mut::<BLOCKS>() {
-                for j in 0..BLOCKS {
-                    c[j] = sums[i][j].store();
+        for (c, sums) in c.into_iter().zip(&sums) {
+            if let Some(c) = T::blocks_mut(c).0.first_chunk_mut::<BLOCKS>() {
+                for (c, sum) in c.iter_mut().zip(sums) {
+                    *c = sum.store();
                 }
             }
         }
@@ -397,35 +444,56 @@ impl<T: Float> Store<'_, T> {
         }
     }
 
-    /// Writes the sums of a row of C, from a column on.
+    /// Writes the first `len` sums of a block to C at this row and column, where this part of its memory begins.
     #[inline(always)]
-    fn row<S: Simd<T>>(self, sums: &[Lanes<T, S>], col: usize, c: &mut [T], watch: &mut Watch<T, S>) {
-        let simd = sums[0].simd;
-        let (blocks, tail) = T::blocks_mut(c);
-        let (whole, len) = (blocks.len(), tail.len());
-        for (i, (c, &sum)) in blocks.iter_mut().zip(sums).enumerate() {
-            let old = match self.old {
-                Old::Scaled(_) => Lanes::load(simd, c),
-                Old::Row(row) => Lanes::load(simd, &T::blocks(&row[col..]).0[i]),
-            };
-            let new = self.update(sum, old);
-            *c = new.store();
+    fn block<S: Simd<T>>(
+        self,
+        simd: S,
+        sums: &T::Block,
+        (row, col): (usize, usize),
+        len: usize,
+        c: &mut [T],
+        watch: &mut Watch<T, S>,
+    ) {
+        let old = match self.old {
+            Old::Scaled(beta) if beta.is_zero() => Lanes::zero(simd),
+            Old::Scaled(_) => load_first(simd, c, len),
+            Old::Row(old) => load_first(simd, &old[col..], len),
+            Old::Column(old) => Lanes::splat(simd, old[row]),
+        };
+        let new = self.update(Lanes::load(simd, sums), old);
+        // Lanes past the end are products with zeros: they raise nothing that the others do not.
+        if self.is_last {
+            watch.see(new);
+        }
+        store_first(new, c, len);
+    }
+
+    /// Makes results of the sums of a row, where `lines` are the columns of C, before they are written.
+    #[inline(always)]
+    fn line<S: Simd<T>, const BLOCKS: usize>(
+        self,
+        simd: S,
+        sums: &mut [T::Block; BLOCKS],
+        row: usize,
+        cols: Range<usize>,
+        lines: &MatMut<'_, T>,
+        watch: &mut Watch<T, S>,
+    ) {
+        let mut blocks = [T::fill(T::zero()); BLOCKS];
+        let old = &mut T::flatten_mut(&mut blocks)[..cols.len()];
+        match self.old {
+            Old::Scaled(beta) if beta.is_zero() => {}
+            Old::Scaled(_) => old.iter_mut().zip(cols).for_each(|(old, col)| *old = lines.as_ref().from(col, row)[0]),
+            Old::Row(row) => old.copy_from_slice(&row[cols]),
+            Old::Column(column) => old.fill(column[row]),
+        }
+        for (sum, old) in sums.iter_mut().zip(&blocks) {
+            let new = self.update(Lanes::load(simd, sum), Lanes::load(simd, old));
             if self.is_last {
                 watch.see(new);
             }
-        }
-        if !tail.is_empty() {
-            let zero = Lanes::zero(simd);
-            let old = match self.old {
-                Old::Scaled(beta) if beta.is_zero() => zero,
-                Old::Scaled(_) => load_tail(simd, tail, T::zero()),
-                Old::Row(row) => load_tail(simd, &row[col + whole * T::LANES..][..len], T::zero()),
-            };
-            let new = self.update(sums[whole], old);
-            store_tail(new, tail);
-            if self.is_last {
-                watch.see(first_lanes(simd, len).select(new, zero));
-            }
+            *sum = new.store();
         }
     }
 
@@ -436,7 +504,61 @@ impl<T: Float> Store<'_, T> {
         match self.old {
             Old::Scaled(beta) if beta.is_zero() => alpha * sum,
             Old::Scaled(beta) => alpha.mul_add(sum, sum.all(beta) * old),
-            Old::Row(_) => alpha.mul_add(sum, old),
+            Old::Row(_) | Old::Column(_) => alpha.mul_add(sum, old),
+        }
+    }
+}
+
+/// The sums of a tile that is not whole, or goes to a C that is stored by columns; whether what is written is finite. A
+/// function of its own, so that the one that calls it is small.
+struct Edge<'s, 'a, T: Float, const ROWS: usize, const BLOCKS: usize> {
+    store: Store<'s, T>,
+    sums: &'s mut [[T::Block; BLOCKS]; ROWS],
+    rows: Range<usize>,
+    cols: Range<usize>,
+    c: &'s mut Target<'a, T>,
+}
+
+impl<T: Float, const ROWS: usize, const BLOCKS: usize> Kernel for Edge<'_, '_, T, ROWS, BLOCKS> {
+    type Elem = T;
+    type Output = bool;
+
+    #[inline(always)]
+    fn run<S: Simd<T>>(self, simd: S) -> bool {
+        let Self { store, sums, rows, cols, c } = self;
+        let mut watch = Watch::new(simd);
+        if let Target::Columns(lines) = c {
+            for (row, sums) in rows.clone().zip(&mut *sums) {
+                store.line(simd, sums, row, cols.clone(), lines, &mut watch);
+            }
+            transpose_into(sums, rows, lines.rows_mut(cols));
+        } else {
+            for (j, col) in cols.clone().step_by(T::LANES).enumerate() {
+                let len = T::LANES.min(cols.end - col);
+                for (row, sums) in rows.clone().zip(&*sums) {
+                    store.block(simd, &sums[j], (row, col), len, c.from_mut(row, col), &mut watch);
+                }
+            }
+        }
+        watch.all_finite()
+    }
+}
+
+/// Writes results to these places of lines that are the columns of C.
+#[inline(always)]
+fn transpose_into<'c, T: Float, const ROWS: usize, const BLOCKS: usize>(
+    results: &mut [[T::Block; BLOCKS]; ROWS],
+    places: Range<usize>,
+    lines: impl Iterator<Item = &'c mut [T]>,
+) {
+    let width = BLOCKS * T::LANES;
+    let results = T::flatten_mut(results.as_flattened_mut());
+    for (j, line) in (0..width).zip(lines) {
+        let line = &mut line[places.clone()];
+        for i in 0..ROWS {
+            if let Some(c) = line.get_mut(i) {
+                *c = results[i * width + j];
+            }
         }
     }
 }

@@ -112,8 +112,8 @@ pub trait Simd<T: Float>: Copy + Debug + Send + Sync {
     fn shr(self, a: Self::Vector, n: u32) -> Self::Vector;
 
     /// The transpose of a square of as many lines as a block has lanes, line `i` being the block's worth of elements
-    /// from `x[i * stride]`: calls `each(j, [x[j], x[stride + j], x[2 * stride + j], ...])` for each `j` in order.
-    fn transpose(self, x: &[T], stride: usize, each: impl FnMut(usize, Self::Vector));
+    /// from `x[i * stride]`: calls `each(j, [x[j], x[stride + j], x[2 * stride + j], ...])` for each `j < count` in order.
+    fn transpose(self, x: &[T], stride: usize, count: usize, each: impl FnMut(usize, Self::Vector));
 }
 
 /// A job that is compiled for the size of a register tile.

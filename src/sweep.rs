@@ -306,6 +306,27 @@ pub(crate) fn store_tail<T: Float, S: Simd<T>>(x: Lanes<T, S>, tail: &mut [T]) {
     tail.copy_from_slice(&x.store().as_ref()[..tail.len()]);
 }
 
+/// The first `len` elements of a slice, a block at the most, and zeros in the lanes past them. The elements there are not
+/// looked at, but faster to load than to avoid.
+#[inline(always)]
+pub(crate) fn load_first<T: Float, S: Simd<T>>(simd: S, x: &[T], len: usize) -> Lanes<T, S> {
+    match T::blocks(x).0.first() {
+        Some(block) if len == T::LANES => Lanes::load(simd, block),
+        Some(block) => first_lanes(simd, len).select(Lanes::load(simd, block), Lanes::zero(simd)),
+        None => load_tail(simd, &x[..len], T::zero()),
+    }
+}
+
+/// Writes the first `len` lanes to a slice and leaves the elements past them as they are.
+#[inline(always)]
+pub(crate) fn store_first<T: Float, S: Simd<T>>(x: Lanes<T, S>, place: &mut [T], len: usize) {
+    match T::blocks_mut(place).0.first_mut() {
+        Some(block) if len == T::LANES => *block = x.store(),
+        Some(block) => *block = first_lanes(x.simd, len).select(x, Lanes::load(x.simd, block)).store(),
+        None => store_tail(x, &mut place[..len]),
+    }
+}
+
 /// The first `len` lanes.
 #[inline(always)]
 pub(crate) fn first_lanes<T: Float, S: Simd<T>>(simd: S, len: usize) -> Mask<T, S> {

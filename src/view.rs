@@ -331,7 +331,24 @@ impl<'a, T> MatRef<'a, T> {
     where
         T: Copy,
     {
-        (0..self.rows()).flat_map(|i| self.row_iter(i).copied()).collect()
+        let mut copy = Vec::new();
+        self.map_into(&mut copy, |x| x);
+        copy
+    }
+
+    /// Fills a list with what `f` makes of the elements, row by row.
+    pub(crate) fn map_into<U>(self, list: &mut Vec<U>, f: impl Fn(T) -> U)
+    where
+        T: Copy,
+    {
+        list.clear();
+        list.reserve(self.area());
+        for i in 0..self.rows() {
+            match self.row(i) {
+                Some(row) => list.extend(row.iter().map(|&x| f(x))),
+                None => list.extend(self.row_iter(i).map(|&x| f(x))),
+            }
+        }
     }
 
     /// The elements of row `i`, from left to right.
@@ -608,16 +625,33 @@ impl<'a, T> MatMut<'a, T> {
         }
     }
 
-    /// Takes some of the rows, which are contiguous.
+    /// Takes these columns of rows from one on, which are contiguous.
     #[inline(always)]
-    pub(crate) fn take_rows<'s>(&'s mut self, rows: Range<usize>, slices: &mut [&'s mut [T]]) {
-        let Layout { cols, row_stride, .. } = self.layout;
-        let mut rest = &mut self.data[rows.start * row_stride..];
-        for (slice, left) in slices.iter_mut().zip((0..rows.len()).rev()) {
-            let (row, next) = rest.split_at_mut(if left == 0 { cols } else { row_stride });
-            *slice = &mut row[..cols];
+    pub(crate) fn take_parts<'s>(&'s mut self, row: usize, cols: Range<usize>, parts: &mut [&'s mut [T]]) {
+        let stride = self.layout.row_stride;
+        let mut rest = &mut self.data[row * stride + cols.start..];
+        for part in parts {
+            let (row, next) = rest.split_at_mut(stride.max(cols.len()).min(rest.len()));
+            *part = &mut row[..cols.len()];
             rest = next;
         }
+    }
+
+    /// The memory from an element on.
+    #[inline(always)]
+    pub(crate) fn from_mut(&mut self, i: usize, j: usize) -> &mut [T] {
+        &mut self.data[i * self.layout.row_stride + j * self.layout.col_stride..]
+    }
+
+    /// Some of the rows, which are contiguous.
+    #[inline(always)]
+    pub(crate) fn rows_mut(&mut self, rows: Range<usize>) -> impl Iterator<Item = &mut [T]> {
+        let Layout { cols, row_stride, .. } = self.layout;
+        let lines = self.data[rows.start * row_stride..].chunks_mut(row_stride.max(cols));
+        lines.take(rows.len()).map(
+            #[inline(always)]
+            move |line| &mut line[..cols],
+        )
     }
 
     /// The rows, which are contiguous.
@@ -637,7 +671,8 @@ impl<'a, T> MatMut<'a, T> {
         if at == 0 || self.layout.interleaves(at) { Err(self) } else { Ok(self.split(at)) }
     }
 
-    fn split(self, at: usize) -> (Self, Self) {
+    /// The rows before `at` and those from it on, which do not interleave.
+    pub(crate) fn split(self, at: usize) -> (Self, Self) {
         let (above, start, below) = self.layout.split(at);
         let (first, second) = if below.is_empty() { (self.data, &mut [][..]) } else { self.data.split_at_mut(start) };
         (Self { data: first, layout: above }, Self { data: second, layout: below })

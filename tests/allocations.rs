@@ -6,9 +6,9 @@ use std::alloc::System;
 
 use common::{Kind, data, mat, mat_mut, num};
 use nanproof::{
-    AdamW, Float, Matmul, Safe, Softmax, clip_by_global_norm, clip_by_norm, clip_by_value, dot, l2_norm, log_softmax,
-    logsumexp, matmul, matmul_backward, matmul_with, relu, safe_div, safe_div_with, softmax, softmax_backward,
-    softmax_with, sum, tanh, tanh_backward,
+    AdamW, Float, Matmul, Safe, Softmax, Storage, clip_by_global_norm, clip_by_norm, clip_by_value, dot, l2_norm,
+    log_softmax, logsumexp, matmul, matmul_backward, matmul_mixed, matmul_with, relu, safe_div, safe_div_with, softmax,
+    softmax_backward, softmax_with, sum, tanh, tanh_backward,
 };
 use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
 
@@ -25,7 +25,7 @@ fn quiet(name: &str, mut f: impl FnMut() -> nanproof::Result<()>) {
     assert_eq!((change.allocations, change.reallocations), (0, 0), "{name}: {change:?}");
 }
 
-fn steady_state<T: Float>() {
+fn steady_state<T: Float + Storage<Compute = T>>() {
     const ROWS: usize = 37;
     const COLS: usize = 129;
     let [x, y, z] = [1, 2, 3].map(|seed| data::<T>(seed, Kind::Within(1.0), ROWS * COLS));
@@ -59,6 +59,11 @@ fn steady_state<T: Float>() {
         let options = Matmul { alpha: num(0.5), ..Matmul::default() };
         matmul_with(options, mat(&x, COLS, ROWS).t(), mat(&y, ROWS, COLS).t(), mat_mut(&mut square, ROWS, ROWS))
     });
+    quiet("matmul_with, accumulating", || {
+        let options = Matmul { beta: num(0.5), ..Matmul::default() };
+        matmul_with(options, mat(&x, ROWS, COLS), mat(&y, COLS, ROWS), mat_mut(&mut square, ROWS, ROWS))
+    });
+    quiet("matmul_mixed", || matmul_mixed(mat(&x, ROWS, COLS), mat(&y, COLS, ROWS), mat_mut(&mut square, ROWS, ROWS)));
     let dc = vec![one; ROWS * ROWS];
     quiet("matmul_backward", || {
         let (da, db) = (mat_mut(&mut a, ROWS, COLS), mat_mut(&mut b, COLS, ROWS));

@@ -12,8 +12,17 @@ use nanproof::{
 const ACTIVATIONS: [Activation; 3] = [Activation::Identity, Activation::Relu, Activation::Tanh];
 
 /// Rows, depths and columns: tiles and what is left of them, k-blocks, slabs, a single row.
-const SHAPES: [(usize, usize, usize); 8] =
-    [(1, 1, 1), (1, 600, 37), (5, 3, 16), (7, 33, 17), (13, 700, 70), (64, 16, 33), (20, 5, 400), (100, 40, 7)];
+const SHAPES: [(usize, usize, usize); 9] = [
+    (1, 1, 1),
+    (1, 600, 37),
+    (5, 3, 16),
+    (7, 33, 17),
+    (13, 700, 70),
+    (64, 16, 33),
+    (20, 5, 400),
+    (100, 40, 7),
+    (40, 530, 5),
+];
 
 /// By the definition: rows of bias, a product onto them, an activation.
 fn unfused<T: Float>(activation: Activation, x: MatRef<'_, T>, w: MatRef<'_, T>, bias: &[T]) -> Vec<T> {
@@ -178,6 +187,43 @@ fn single_rows<T: Float>() {
 #[test]
 fn a_single_row_or_column() {
     everywhere!(single_rows);
+}
+
+/// Few columns, and a few columns more than whole blocks: the bits of single rows, for every layout of A and C.
+fn few_columns<T: Float>() {
+    for (m, k, n) in [(16, 7, 5), (37, 530, 6), (200, 33, 1), (70, 40, 33), (90, 20, 50), (65, 16, 3), (20, 300, 11)] {
+        for (kind, alpha, beta) in
+            [(Kind::Within(1.0), 1.0, 0.0), (Kind::AnyFinite, 0.5, 1.5), (Kind::Special, 1.0, 1.0)]
+        {
+            let options = Matmul { alpha: num(alpha), beta: num(beta) };
+            let (a, b, old) = (data::<T>(1, kind, m * k), data::<T>(2, kind, k * n), data::<T>(3, kind, m * n));
+            let by_columns = (0..k).flat_map(|p| (0..m).map(move |i| i * k + p)).map(|at| a[at]).collect::<Vec<_>>();
+            let b = mat(&b, k, n);
+            let mut want = old.clone();
+            for (a, c) in a.chunks(k).zip(want.chunks_mut(n)) {
+                drop(matmul_with(options, mat(a, 1, k), b, mat_mut(c, 1, n)));
+            }
+            for (layout, a) in [("rows", mat(&a, m, k)), ("columns", mat(&by_columns, k, m).t())] {
+                for (row_stride, col_stride) in [(n, 1), (n + 3, 1), (2 * n, 2), (1, m)] {
+                    let context = format!("A by {layout}, C {row_stride}, {col_stride}: {m} x {k} x {n}, {kind:?}");
+                    let place = |i, j| i * row_stride + j * col_stride;
+                    let mut c = vec![num::<T>(7.0); place(m - 1, n - 1) + 1];
+                    (0..m * n).for_each(|at| c[place(at / n, at % n)] = old[at]);
+                    let view = MatMut::with_strides(&mut c, m, n, row_stride, col_stride).expect("inside");
+                    drop(matmul_with(options, a, b, view));
+                    let got = (0..m * n).map(|at| c[place(at / n, at % n)]).collect::<Vec<_>>();
+                    assert_same(&context, &got, &want);
+                    (0..m * n).for_each(|at| c[place(at / n, at % n)] = num(7.0));
+                    assert!(c.iter().all(|&x| x == num(7.0)), "between the elements, {context}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn few_columns_are_single_rows() {
+    everywhere!(few_columns);
 }
 
 fn batches<T: Float>() {

@@ -28,7 +28,7 @@ pub(super) fn row<T: Float, S: Simd<T>>(simd: S, gemm: &mut Gemm<'_, T>) -> bool
     let mut scratch = T::take_scratch();
     let [copy, _] = scratch.parts(T::K_BLOCK.min(k), 0);
     let mut watch = Watch::new(simd);
-    let mut sums = [Lanes::zero(simd); SLAB];
+    let mut sums = [T::fill(T::zero()); SLAB];
     let n = gemm.c.cols();
     for col in (0..n).step_by(SLAB * T::LANES) {
         let cols = (SLAB * T::LANES).min(n - col);
@@ -49,7 +49,10 @@ pub(super) fn row<T: Float, S: Simd<T>>(simd: S, gemm: &mut Gemm<'_, T>) -> bool
                 by_columns(simd, a, b, &mut sums);
             }
             let store: Store<'_, T> = gemm.store(start, depth);
-            store.row(&sums, col, &mut gemm.c.row_mut(0)[col..col + cols], &mut watch);
+            for (col, sums) in (col..col + cols).step_by(T::LANES).zip(&sums) {
+                let len = T::LANES.min(n - col);
+                store.block(simd, sums, (0, col), len, gemm.c.from_mut(0, col), &mut watch);
+            }
         }
         gemm.activate(simd, col..col + cols);
     }
@@ -59,9 +62,9 @@ pub(super) fn row<T: Float, S: Simd<T>>(simd: S, gemm: &mut Gemm<'_, T>) -> bool
 
 /// Sums lines of B, some at a time.
 #[inline(always)]
-fn by_rows<T: Float, S: Simd<T>>(simd: S, a: &[T], b: MatRef<'_, T>, sums: &mut [Lanes<T, S>]) {
+fn by_rows<T: Float, S: Simd<T>>(simd: S, a: &[T], b: MatRef<'_, T>, sums: &mut [T::Block]) {
     let sums = &mut sums[..b.cols().div_ceil(T::LANES)];
-    sums.fill(Lanes::zero(simd));
+    sums.fill(T::fill(T::zero()));
     let (groups, rest) = a.as_chunks::<LINES>();
     for (i, a) in groups.iter().enumerate() {
         add_lines(simd, a, b, i * LINES, sums);
@@ -78,7 +81,7 @@ fn add_lines<T: Float, S: Simd<T>, const N: usize>(
     a: &[T; N],
     b: MatRef<'_, T>,
     first: usize,
-    sums: &mut [Lanes<T, S>],
+    sums: &mut [T::Block],
 ) {
     let mut lines: [&[T::Block]; N] = [&[]; N];
     let mut tails: [&[T]; N] = [&[]; N];
@@ -89,21 +92,25 @@ fn add_lines<T: Float, S: Simd<T>, const N: usize>(
         (lines[i], tails[i]) = (&line[..whole], tail);
         factors[i] = Lanes::splat(simd, a[i]);
     }
-    for (j, sum) in sums[..whole].iter_mut().enumerate() {
+    for (j, sums) in sums[..whole].iter_mut().enumerate() {
+        let mut sum = Lanes::load(simd, sums);
         for (&factor, line) in factors.iter().zip(&lines) {
-            *sum = factor.mul_add(Lanes::load(simd, &line[j]), *sum);
+            sum = factor.mul_add(Lanes::load(simd, &line[j]), sum);
         }
+        *sums = sum.store();
     }
-    if let Some(sum) = sums.get_mut(whole) {
+    if let Some(sums) = sums.get_mut(whole) {
+        let mut sum = Lanes::load(simd, sums);
         for (&factor, tail) in factors.iter().zip(tails) {
-            *sum = factor.mul_add(load_tail(simd, tail, T::zero()), *sum);
+            sum = factor.mul_add(load_tail(simd, tail, T::zero()), sum);
         }
+        *sums = sum.store();
     }
 }
 
 /// Sums columns of B, which are contiguous: squares of B go through registers.
 #[inline(always)]
-fn by_columns<T: Float, S: Simd<T>>(simd: S, a: &[T], b: MatRef<'_, T>, sums: &mut [Lanes<T, S>]) {
+fn by_columns<T: Float, S: Simd<T>>(simd: S, a: &[T], b: MatRef<'_, T>, sums: &mut [T::Block]) {
     let whole = b.cols() / T::LANES;
     for (j, sums) in sums[..b.cols().div_ceil(T::LANES)].iter_mut().enumerate() {
         let mut sum = Lanes::zero(simd);
@@ -112,6 +119,7 @@ fn by_columns<T: Float, S: Simd<T>>(simd: S, a: &[T], b: MatRef<'_, T>, sums: &m
             simd.transpose(
                 b.from(i * T::LANES, j * T::LANES),
                 b.col_stride(),
+                T::LANES,
                 #[inline(always)]
                 |p, line| sum = Lanes::splat(simd, a.as_ref()[p]).mul_add(Lanes::new(simd, line), sum),
             );
@@ -124,6 +132,6 @@ fn by_columns<T: Float, S: Simd<T>>(simd: S, a: &[T], b: MatRef<'_, T>, sums: &m
             }
             sum = Lanes::splat(simd, a).mul_add(Lanes::load(simd, &line), sum);
         }
-        *sums = sum;
+        *sums = sum.store();
     }
 }

@@ -30,12 +30,13 @@ pub(super) type Sums<T, S, const ROWS: usize, const BLOCKS: usize> = [[Lanes<T, 
 #[inline(always)]
 pub(super) fn tile<T: Float, S: Simd<T>, const ROWS: usize, const BLOCKS: usize>(
     simd: S,
-    a: Left<'_, T, ROWS>,
+    a: &Left<'_, T, ROWS>,
     b: Right<'_, T, BLOCKS>,
     depth: usize,
 ) -> Sums<T, S, ROWS, BLOCKS> {
     match a {
-        Left::Rows(mut rows) => {
+        Left::Rows(rows) => {
+            let mut rows = *rows;
             for row in &mut rows {
                 *row = &row[..depth]; // a length that the loop knows: it checks no bounds
             }
@@ -78,16 +79,12 @@ fn chains<T: Float, S: Simd<T>, const ROWS: usize, const BLOCKS: usize>(
             }
         }
         Right::Lines(mut rest, stride) => {
-            for p in 0..depth - 1 {
-                let (line, next) = rest.split_at(stride);
+            for p in 0..depth {
+                let Some(line) = T::blocks(rest).0.first_chunk() else { break };
+                step(&mut sums, &a, p, line);
+                // The last line may be shorter than the stride.
+                let Some(next) = rest.get(stride..) else { break };
                 rest = next;
-                if let Some(line) = T::blocks(line).0.first_chunk() {
-                    step(&mut sums, &a, p, line);
-                }
-            }
-            // The last line may be shorter than the stride.
-            if let Some(line) = T::blocks(rest).0.first_chunk() {
-                step(&mut sums, &a, depth - 1, line);
             }
         }
     }

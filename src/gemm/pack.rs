@@ -1,12 +1,15 @@
 //! The data movement of the matrix product: parts of A and B in the order in which the tiles read them.
 
+use core::ops::Range;
+
 use crate::float::Float;
 use crate::simd::Simd;
+use crate::sweep::load_first;
 use crate::view::MatRef;
 
 /// Copies a part of A row by row, one row of it after the other; returns the rows, the last of them again and again where
 /// `ROWS` is more than A has.
-#[inline(always)]
+#[inline(never)] // nothing but moves: one copy for all instruction sets, with all registers
 pub(super) fn pack_rows<'s, T: Float, const ROWS: usize>(a: MatRef<'_, T>, packed: &'s mut [T]) -> [&'s [T]; ROWS] {
     let depth = a.cols();
     for (i, packed) in packed.chunks_exact_mut(depth).take(a.rows()).enumerate() {
@@ -24,7 +27,7 @@ pub(super) fn pack_rows<'s, T: Float, const ROWS: usize>(a: MatRef<'_, T>, packe
 }
 
 /// Copies a part of A, whose columns are contiguous, column by column, with zeros in the rows that it does not have.
-#[inline(always)]
+#[inline(never)] // as above
 pub(super) fn pack_columns<'s, T: Float, const ROWS: usize>(a: MatRef<'_, T>, packed: &'s mut [T]) -> &'s [[T; ROWS]] {
     let (rows, stride) = (a.rows(), a.col_stride());
     let packed = packed.as_chunks_mut::<ROWS>().0;
@@ -47,9 +50,16 @@ pub(super) fn pack_panels<T: Float, S: Simd<T>>(simd: S, b: MatRef<'_, T>, width
     let (depth, cols) = (b.rows(), b.cols());
     if b.row(0).is_some() {
         for p in 0..depth {
-            let Some(line) = b.row(p) else { continue };
-            for (part, panel) in line.chunks(width).zip(packed.chunks_exact_mut(width * depth)) {
-                fill(&mut panel[p * width..(p + 1) * width], part);
+            let line = b.from(p, 0);
+            // Counters: an iterator over panels would divide by their size for every line.
+            let (mut at, mut place) = (0, p * width);
+            while at < cols {
+                for block in T::blocks_mut(&mut packed[place..place + width]).0 {
+                    let len = T::LANES.min(cols.saturating_sub(at));
+                    *block = load_first(simd, &line[at.min(line.len())..], len).store();
+                    at += T::LANES;
+                }
+                place += width * depth;
             }
         }
         return;
@@ -63,30 +73,25 @@ pub(super) fn pack_panels<T: Float, S: Simd<T>>(simd: S, b: MatRef<'_, T>, width
     }
 }
 
-/// Copies a line and fills it up with zeros.
-#[inline(always)]
-fn fill<T: Float>(packed: &mut [T], line: &[T]) {
-    let (blocks, line_blocks) = (T::blocks_mut(packed).0, T::blocks(line));
-    if line_blocks.1.is_empty() && blocks.len() == line_blocks.0.len() {
-        blocks.copy_from_slice(line_blocks.0); // whole blocks: no call of memcpy
-    } else {
-        packed[..line.len()].copy_from_slice(line);
-        packed[line.len()..].fill(T::zero());
-    }
-}
-
 /// Copies a panel whose lines are not contiguous: squares of it through registers where its columns are, the rest
 /// element by element.
 #[inline(always)]
 fn pack_transposed<T: Float, S: Simd<T>>(simd: S, b: MatRef<'_, T>, width: usize, panel: &mut [T]) {
     let (depth, cols) = (b.rows(), b.cols());
-    let (whole_depth, whole_cols) =
-        if b.t().row(0).is_some() { (depth / T::LANES * T::LANES, cols / T::LANES * T::LANES) } else { (0, 0) };
+    let whole_cols = if b.t().row(0).is_some() { cols / T::LANES * T::LANES } else { 0 };
     for at in (0..whole_cols).step_by(T::LANES) {
-        for start in (0..whole_depth).step_by(T::LANES) {
+        for start in (0..depth).step_by(T::LANES) {
+            let lines = T::LANES.min(depth - start);
+            let square = b.from(start, at);
+            // A square may reach past the last line, but not past the memory.
+            if square.len() < (T::LANES - 1) * b.col_stride() + T::LANES {
+                pack_elements(b, start..start + lines, at..at + T::LANES, width, panel);
+                continue;
+            }
             simd.transpose(
-                b.from(start, at),
+                square,
                 b.col_stride(),
+                lines,
                 #[inline(always)]
                 |p, line| {
                     let place = (start + p) * width + at;
@@ -95,8 +100,14 @@ fn pack_transposed<T: Float, S: Simd<T>>(simd: S, b: MatRef<'_, T>, width: usize
             );
         }
     }
-    for p in 0..depth {
-        for j in if p < whole_depth { whole_cols } else { 0 }..cols {
+    pack_elements(b, 0..depth, whole_cols..cols, width, panel);
+}
+
+/// Copies a part of a panel element by element.
+#[inline(always)]
+fn pack_elements<T: Float>(b: MatRef<'_, T>, lines: Range<usize>, cols: Range<usize>, width: usize, panel: &mut [T]) {
+    for p in lines {
+        for j in cols.clone() {
             panel[p * width + j] = b.from(p, j)[0];
         }
     }

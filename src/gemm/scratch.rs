@@ -1,21 +1,35 @@
-//! The memory that parts of A and B are packed into. With feature `std` each thread keeps its own from call to call: it
-//! is never larger than the parts of the loops above, 1 MiB in all for each element type.
+//! The memory that products need beside their operands. With feature `std` each thread keeps its own from call to call:
+//! it is never larger than the parts of the loops above, 1 MiB in all for each element type, and the lists that are lent,
+//! 2 MiB.
 
 use alloc::vec::Vec;
 
 /// Bytes of a cache line: a block that lies in one is loaded faster than one that lies in two.
 const LINE: usize = 64;
 
-/// Packed parts of A and B.
+/// Packed parts of A and B, and lists to lend.
 #[derive(Debug)]
 pub struct Scratch<T> {
     left: Vec<T>,
     right: Vec<T>,
+    lists: [Vec<T>; 3],
+}
+
+/// Runs `f` with lists that it may fill: their memory is kept for the next time.
+pub(crate) fn lend_lists<T: HasScratch, R>(f: impl FnOnce(&mut [Vec<T>; 3]) -> R) -> R {
+    let mut scratch = T::take_scratch();
+    let mut lists = core::mem::take(&mut scratch.lists);
+    T::keep_scratch(scratch); // for products in `f`
+    let result = f(&mut lists);
+    let mut scratch = T::take_scratch();
+    scratch.lists = lists;
+    T::keep_scratch(scratch);
+    result
 }
 
 impl<T> Scratch<T> {
     pub(super) const fn new() -> Self {
-        Self { left: Vec::new(), right: Vec::new() }
+        Self { left: Vec::new(), right: Vec::new(), lists: [const { Vec::new() }; 3] }
     }
 }
 

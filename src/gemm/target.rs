@@ -1,16 +1,19 @@
-//! [`Target`]: a matrix that a product is written to, whose rows are contiguous.
+//! [`Target`]: a matrix that a product is written to, whose rows or columns are contiguous.
 
 use alloc::vec::Vec;
 use core::ops::Range;
 
 use crate::view::MatMut;
 
-/// A matrix whose rows are contiguous, and that can be cut by rows and by columns.
+/// A matrix that can be cut by rows and by columns.
 #[derive(Debug)]
 pub(crate) enum Target<'a, T> {
+    /// Its rows are contiguous.
     Matrix(MatMut<'a, T>),
     /// Parts of rows: what a cut by columns leaves.
     Rows(Vec<&'a mut [T]>),
+    /// Its columns are contiguous: they are the rows of this matrix. It has few rows, and is not cut by them.
+    Columns(MatMut<'a, T>),
 }
 
 impl<'a, T> Target<'a, T> {
@@ -18,6 +21,7 @@ impl<'a, T> Target<'a, T> {
         match self {
             Self::Matrix(c) => c.rows(),
             Self::Rows(rows) => rows.len(),
+            Self::Columns(lines) => lines.cols(),
         }
     }
 
@@ -25,29 +29,55 @@ impl<'a, T> Target<'a, T> {
         match self {
             Self::Matrix(c) => c.cols(),
             Self::Rows(rows) => rows.first().map_or(0, |row| row.len()),
+            Self::Columns(lines) => lines.rows(),
         }
     }
 
+    /// Whether its rows are contiguous.
     #[inline(always)]
-    pub(super) fn row_mut(&mut self, i: usize) -> &mut [T] {
+    pub(super) fn has_rows(&self) -> bool {
+        !matches!(self, Self::Columns(_))
+    }
+
+    /// The memory from an element on; it is empty where rows are not contiguous.
+    #[inline(always)]
+    pub(super) fn from_mut(&mut self, row: usize, col: usize) -> &mut [T] {
         match self {
-            Self::Matrix(c) => c.row_mut(i).unwrap_or_default(),
-            Self::Rows(rows) => rows[i],
+            Self::Matrix(c) => c.from_mut(row, col),
+            Self::Rows(rows) => &mut rows[row][col..],
+            Self::Columns(_) => &mut [],
         }
     }
 
-    /// These rows, `N` at the most; empty ones past them.
+    /// These columns of `N` rows from one on; they are empty where rows are not contiguous.
     #[inline(always)]
-    pub(super) fn rows_mut<const N: usize>(&mut self, rows: Range<usize>) -> [&mut [T]; N] {
-        let mut slices: [&mut [T]; N] = core::array::from_fn(
+    pub(super) fn parts_mut<const N: usize>(&mut self, row: usize, cols: Range<usize>) -> [&mut [T]; N] {
+        let mut parts: [&mut [T]; N] = core::array::from_fn(
             #[inline(always)]
             |_| Default::default(),
         );
         match self {
-            Self::Matrix(c) => c.take_rows(rows, &mut slices),
-            Self::Rows(list) => slices.iter_mut().zip(&mut list[rows]).for_each(|(slice, row)| *slice = row),
+            Self::Matrix(c) => c.take_parts(row, cols, &mut parts),
+            Self::Rows(rows) => {
+                for (part, row) in parts.iter_mut().zip(&mut rows[row..]) {
+                    *part = &mut row[cols.clone()];
+                }
+            }
+            Self::Columns(_) => {}
         }
-        slices
+        parts
+    }
+
+    /// Calls `f` with all that lies in these columns, in parts that are contiguous.
+    #[inline(always)]
+    pub(super) fn each_part(&mut self, cols: Range<usize>, mut f: impl FnMut(&mut [T])) {
+        let lines = if self.has_rows() { 0..self.rows() } else { cols.clone() };
+        for i in lines {
+            f(match &mut *self {
+                Self::Columns(lines) => lines.row_mut(i).unwrap_or_default(),
+                rows => &mut rows.from_mut(i, cols.start)[..cols.len()],
+            });
+        }
     }
 
     /// The columns before `at` and those from it on.
@@ -55,6 +85,10 @@ impl<'a, T> Target<'a, T> {
         let rows = match self {
             Self::Matrix(c) => c.into_rows(),
             Self::Rows(rows) => rows,
+            Self::Columns(lines) => {
+                let (left, right) = lines.split(at);
+                return (Self::Columns(left), Self::Columns(right));
+            }
         };
         let (left, right) = rows.into_iter().map(|row| row.split_at_mut(at)).unzip();
         (Self::Rows(left), Self::Rows(right))
@@ -67,6 +101,7 @@ impl<'a, T> Target<'a, T> {
                 Ok((upper, lower)) => Ok((Self::Matrix(upper), Self::Matrix(lower))),
                 Err(c) => Err(Self::Matrix(c)),
             },
+            Self::Columns(lines) => Err(Self::Columns(lines)),
             Self::Rows(rows) if rows.len() < 2 => Err(Self::Rows(rows)),
             Self::Rows(mut rows) => {
                 let lower = rows.split_off(rows.len() / 2);

@@ -8,7 +8,7 @@ use core::ops::Range;
 use crate::error::{Error, Result, Shape, check_shape};
 use crate::finite::{Factor, Index, Operand, Origin, Term, diagnose, overflow_or_invalid};
 use crate::float::Float;
-use crate::gemm::{Gemm, Old, Target};
+use crate::gemm::{Gemm, Old, Target, lend_lists};
 use crate::kernel::launch;
 use crate::ops::linear::Activation;
 use crate::scaled::{Scaled, unwiden, widen};
@@ -196,7 +196,9 @@ impl<'a, T: Float> Product<'a, T> {
         }
         let mut old_faults = Vec::new();
         let finite = match self.old {
-            Old::Scaled(beta) if !beta.is_zero() => self.accumulate(c.reborrow(), &mut old_faults)?,
+            Old::Scaled(beta) if !beta.is_zero() => {
+                lend_lists(|[copy, ..]| self.accumulate(c.reborrow(), copy, &mut old_faults))?
+            }
             _ => self.multiply(c.reborrow())? || self.rescue(&[], c.reborrow())?,
         };
         if finite { Ok(()) } else { self.diagnose(operation, names, old_faults, c.as_ref()) }
@@ -204,14 +206,14 @@ impl<'a, T: Float> Product<'a, T> {
 
     /// Adds to C, whose old elements a rescue needs: they are copied, a part at a time. Whether C is finite; those old
     /// elements that are not, if it is not.
-    fn accumulate(self, mut c: MatMut<'_, T>, old_faults: &mut Vec<(Index, T)>) -> Result<bool> {
+    fn accumulate(self, mut c: MatMut<'_, T>, old: &mut Vec<T>, old_faults: &mut Vec<(Index, T)>) -> Result<bool> {
         let mut finite = true;
         for rows in ranges(c.rows(), COPY_SIDE) {
             for cols in ranges(c.cols(), COPY_SIDE) {
                 let part = self.part(rows.clone(), cols.clone())?;
                 let mut c = c.reborrow().submatrix(rows.clone(), cols.clone())?;
-                let old = c.as_ref().to_vec();
-                if part.multiply(c.reborrow())? || part.rescue(&old, c)? {
+                c.as_ref().map_into(old, |x| x);
+                if part.multiply(c.reborrow())? || part.rescue(old, c)? {
                     continue;
                 }
                 finite = false;
@@ -231,6 +233,7 @@ impl<'a, T: Float> Product<'a, T> {
     fn part(self, rows: Range<usize>, cols: Range<usize>) -> Result<Self> {
         let old = match self.old {
             Old::Row(row) => Old::Row(&row[cols.clone()]),
+            Old::Column(column) => Old::Column(&column[rows.clone()]),
             scaled @ Old::Scaled(_) => scaled,
         };
         let a = self.a.submatrix(rows, 0..self.a.cols())?;
@@ -252,7 +255,7 @@ impl<'a, T: Float> Product<'a, T> {
             names[1].operand(self.b.submatrix(read, 0..self.b.cols())?),
             match self.old {
                 Old::Scaled(_) => Operand::listed(names[2].name, old_faults, c.area()),
-                Old::Row(row) => Operand::slice("bias", row),
+                Old::Row(bias) | Old::Column(bias) => Operand::slice("bias", bias),
             },
         ];
         let mut result = diagnose(operation, inputs, [names[2].operand(c)], overflow_or_invalid);
@@ -280,14 +283,23 @@ impl<'a, T: Float> Product<'a, T> {
             return self.multiply_nothing(c);
         }
         let (rows_contiguous, cols_contiguous) = (c.as_ref().row(0).is_some(), c.as_ref().t().row(0).is_some());
-        let is_scaled = matches!(old, Old::Scaled(_));
-        if rows_contiguous && !(cols_contiguous && is_scaled && c.rows() > c.cols()) {
+        let (rows, cols) = (c.rows(), c.cols());
+        let few = cols % T::LANES;
+        if rows_contiguous && cols > T::LANES && (1..=T::LANES / 4).contains(&few) && rows >= 4 * T::LANES {
+            // As a product of their own, so that they do not cost as much as a whole block.
+            let (first, last) = (0..cols - few, cols - few..cols);
+            let finite = self.part(0..rows, first.clone())?.multiply(c.reborrow().submatrix(0..rows, first)?)?;
+            return Ok(self.part(0..rows, last.clone())?.multiply(c.submatrix(0..rows, last)?)? && finite);
+        }
+        if cols_contiguous && (rows > cols || !rows_contiguous) {
+            launch(Gemm { alpha, a: b.t(), b: a.t(), old: old.t(), c: Target::Matrix(c.t()), activation })
+        } else if rows_contiguous && cols <= T::LANES * 3 / 4 && rows >= T::LANES {
+            // Lanes along the columns would be empty, many of them.
+            launch(Gemm { alpha, a: b.t(), b: a.t(), old: old.t(), c: Target::Columns(c), activation })
+        } else if rows_contiguous {
             launch(Gemm { alpha, a, b, old, c: Target::Matrix(c), activation })
-        } else if cols_contiguous && is_scaled {
-            launch(Gemm { alpha, a: b.t(), b: a.t(), old, c: Target::Matrix(c.t()), activation })
         } else {
             let mut dense = c.as_ref().to_vec();
-            let (rows, cols) = (c.rows(), c.cols());
             let target = Target::Matrix(MatMut::new(&mut dense, rows, cols)?);
             let finite = launch(Gemm { alpha, a, b, old, c: target, activation })?;
             c.each_mut(|i, j, c| *c = dense[i * cols + j]);
@@ -298,11 +310,12 @@ impl<'a, T: Float> Product<'a, T> {
     /// `C = f(old)`; whether the old is finite.
     fn multiply_nothing(self, mut c: MatMut<'_, T>) -> Result<bool> {
         let mut finite = true;
-        c.each_mut(|_, j, c| {
+        c.each_mut(|i, j, c| {
             let old = match self.old {
                 Old::Scaled(beta) if beta.is_zero() => T::zero(),
                 Old::Scaled(beta) => beta * *c,
                 Old::Row(row) => row[j],
+                Old::Column(column) => column[i],
             };
             finite &= old.is_finite();
             *c = old;
@@ -311,8 +324,8 @@ impl<'a, T: Float> Product<'a, T> {
     }
 }
 
-/// Rows and columns of the largest old C that is copied whole: 8 MiB of `f64` at the most.
-const COPY_SIDE: usize = 1024;
+/// Rows and columns of the largest old C that is copied whole: 2 MiB of `f64` at the most.
+const COPY_SIDE: usize = 512;
 
 /// Rows and columns that a rescue computes together.
 const RESCUE_SIDE: usize = 64;
@@ -340,8 +353,9 @@ impl<T: Float> Product<'_, T> {
         let (a, b) = (self.a, self.b);
         let (row_finite, col_finite) = (finite_rows(a), finite_rows(b.t()));
         let (beta, old) = match self.old {
-            Old::Scaled(beta) => (beta, Copied { elements: old, row_stride: b.cols() }),
-            Old::Row(row) => (T::one(), Copied { elements: row, row_stride: 0 }),
+            Old::Scaled(beta) => (beta, Copied { elements: old, row_stride: b.cols(), col_stride: 1 }),
+            Old::Row(row) => (T::one(), Copied { elements: row, row_stride: 0, col_stride: 1 }),
+            Old::Column(column) => (T::one(), Copied { elements: column, row_stride: 1, col_stride: 0 }),
         };
         let mut finite = true;
         for rows in ranges(a.rows(), RESCUE_SIDE) {
@@ -382,11 +396,12 @@ fn finite_rows<T: Float>(x: MatRef<'_, T>) -> Vec<bool> {
 struct Copied<'a, T> {
     elements: &'a [T],
     row_stride: usize,
+    col_stride: usize,
 }
 
 impl<T: Float> Copied<'_, T> {
     fn get(self, i: usize, j: usize) -> T {
-        self.elements.get(i * self.row_stride + j).copied().unwrap_or_else(T::zero)
+        self.elements.get(i * self.row_stride + j * self.col_stride).copied().unwrap_or_else(T::zero)
     }
 }
 

@@ -8,7 +8,7 @@ use super::matmul::{Name, Product, ranges};
 use crate::error::{Result, Shape, check_shape};
 use crate::finite::{Operand, diagnose, overflow_or_invalid};
 use crate::float::Float;
-use crate::gemm::Old;
+use crate::gemm::{Old, lend_lists};
 use crate::storage::Storage;
 use crate::view::{MatMut, MatRef};
 
@@ -50,76 +50,60 @@ where
 {
     check_shape(NAME, "b", b.shape(), Shape::Matrix(a.cols(), b.cols()), "the columns of a by its own")?;
     check_shape(NAME, "c", c.shape(), Shape::Matrix(a.rows(), b.cols()), "the shape of the product")?;
-    let mut parts = Parts::default();
-    let mut finite = true;
-    for cols in ranges(b.cols(), COLS) {
-        for rows in ranges(a.rows(), ROWS) {
-            finite &= parts.compute(a, b, &rows, &cols)?;
-            let sums = MatRef::new(&parts.c, rows.len(), cols.len())?;
-            finite &= round(sums, c.reborrow().submatrix(rows.clone(), cols.clone())?);
+    let finite = lend_lists(|parts| -> Result<bool> {
+        let mut finite = true;
+        for cols in ranges(b.cols(), COLS) {
+            for rows in ranges(a.rows(), ROWS) {
+                finite &= compute(parts, a, b, &rows, &cols)?;
+                finite &= round(&parts[2], c.reborrow().submatrix(rows.clone(), cols.clone())?);
+            }
         }
-    }
+        Ok(finite)
+    })?;
     if finite { Ok(()) } else { again(a, b, c) }
 }
 
 /// Rounds sums to C; whether they are finite then.
-fn round<C: Storage>(sums: MatRef<'_, C::Compute>, mut c: MatMut<'_, C>) -> bool {
+fn round<C: Storage>(sums: &[C::Compute], mut c: MatMut<'_, C>) -> bool {
     let mut finite = true;
-    c.each_mut(|i, j, c| {
-        *c = C::round(sums.from(i, j)[0]);
+    let mut store = |c: &mut C, &sum: &C::Compute| {
+        *c = C::round(sum);
         finite &= c.class().is_none();
-    });
+    };
+    for (i, sums) in sums.chunks_exact(c.cols().max(1)).enumerate() {
+        if let Some(row) = c.row_mut(i) {
+            row.iter_mut().zip(sums).for_each(|(c, sum)| store(c, sum));
+        } else {
+            sums.iter().enumerate().for_each(|(j, sum)| c.get_mut(i, j).into_iter().for_each(|c| store(c, sum)));
+        }
+    }
     finite
 }
 
-/// Parts of the operands, widened, and of the result.
-struct Parts<T> {
-    a: Vec<T>,
-    b: Vec<T>,
-    c: Vec<T>,
-}
-
-impl<T> Default for Parts<T> {
-    fn default() -> Self {
-        Self { a: Vec::new(), b: Vec::new(), c: Vec::new() }
+/// Computes a part of C, a k-block after the other, from parts of the operands that are widened; whether it is finite.
+fn compute<T: Float, A: Storage<Compute = T>, B: Storage<Compute = T>>(
+    [wide_a, wide_b, c]: &mut [Vec<T>; 3],
+    a: MatRef<'_, A>,
+    b: MatRef<'_, B>,
+    rows: &Range<usize>,
+    cols: &Range<usize>,
+) -> Result<bool> {
+    let (m, n) = (rows.len(), cols.len());
+    c.resize(m * n, T::zero());
+    if a.cols() == 0 {
+        c.fill(T::zero());
     }
-}
-
-impl<T: Float> Parts<T> {
-    /// Computes a part of C, a k-block after the other; whether it is finite.
-    fn compute<A: Storage<Compute = T>, B: Storage<Compute = T>>(
-        &mut self,
-        a: MatRef<'_, A>,
-        b: MatRef<'_, B>,
-        rows: &Range<usize>,
-        cols: &Range<usize>,
-    ) -> Result<bool> {
-        let (m, n) = (rows.len(), cols.len());
-        self.c.clear();
-        self.c.resize(m * n, T::zero());
-        let mut finite = true;
-        for depth in ranges(a.cols(), T::K_BLOCK) {
-            widen(a.submatrix(rows.clone(), depth.clone())?, &mut self.a);
-            widen(b.submatrix(depth.clone(), cols.clone())?, &mut self.b);
-            let product = Product {
-                old: Old::Scaled(if depth.start == 0 { T::zero() } else { T::one() }),
-                ..Product::new(MatRef::new(&self.a, m, depth.len())?, MatRef::new(&self.b, depth.len(), n)?)
-            };
-            finite = product.multiply(MatMut::new(&mut self.c, m, n)?)?;
-        }
-        Ok(finite)
+    let mut finite = true;
+    for depth in ranges(a.cols(), T::K_BLOCK) {
+        a.submatrix(rows.clone(), depth.clone())?.map_into(wide_a, A::widen);
+        b.submatrix(depth.clone(), cols.clone())?.map_into(wide_b, B::widen);
+        let product = Product {
+            old: Old::Scaled(if depth.start == 0 { T::zero() } else { T::one() }),
+            ..Product::new(MatRef::new(wide_a, m, depth.len())?, MatRef::new(wide_b, depth.len(), n)?)
+        };
+        finite = product.multiply(MatMut::new(c, m, n)?)?;
     }
-}
-
-/// Copies a matrix row by row in the type that it is computed in.
-fn widen<A: Storage>(x: MatRef<'_, A>, wide: &mut Vec<A::Compute>) {
-    wide.clear();
-    for i in 0..x.rows() {
-        match x.row(i) {
-            Some(row) => wide.extend(row.iter().map(|&x| x.widen())),
-            None => wide.extend(x.row_iter(i).map(|&x| x.widen())),
-        }
-    }
+    Ok(finite)
 }
 
 /// The whole product at once, with all that [`matmul`](crate::matmul) does where something is not finite.
@@ -132,16 +116,16 @@ where
     C: Storage<Compute = T>,
 {
     let (mut wide_a, mut wide_b) = (Vec::new(), Vec::new());
-    widen(a, &mut wide_a);
-    widen(b, &mut wide_b);
+    a.map_into(&mut wide_a, A::widen);
+    b.map_into(&mut wide_b, B::widen);
     let mut sums = vec![T::zero(); c.rows() * c.cols()];
     let names = [Name::plain("a"), Name::plain("b"), Name::plain("c")];
     let product = Product::new(MatRef::new(&wide_a, a.rows(), a.cols())?, MatRef::new(&wide_b, b.rows(), b.cols())?);
     let result = product.run(NAME, names, MatMut::new(&mut sums, a.rows(), b.cols())?);
-    round(MatRef::new(&sums, a.rows(), b.cols())?, c.reborrow());
+    round(&sums, c.reborrow());
     result?;
     let mut rounded = Vec::new();
-    widen(c.as_ref(), &mut rounded);
+    c.as_ref().map_into(&mut rounded, C::widen);
     let rounded = MatRef::new(&rounded, a.rows(), b.cols())?;
     diagnose(NAME, [], [Operand::matrix("c", rounded)], overflow_or_invalid)
 }

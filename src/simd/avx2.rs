@@ -292,12 +292,15 @@ impl Simd<f32> for Avx2 {
     /// Four columns at a time: each register takes four neighbours of a line and of the line four below it, so that the
     /// rest is a transpose of 4 x 4 within its halves.
     #[inline(always)]
-    fn transpose(self, x: &[f32], stride: usize, mut each: impl FnMut(usize, [f32x8; 2])) {
+    fn transpose(self, x: &[f32], stride: usize, count: usize, mut each: impl FnMut(usize, [f32x8; 2])) {
         const FIRST: i32 = 0b01_00_01_00;
         const SECOND: i32 = 0b11_10_11_10;
         let avx = self.0.avx;
         let lines = square::<f32, 16>(x, stride);
         for j in (0..16).step_by(4) {
+            if j >= count {
+                break;
+            }
             let mut columns = [[self.0.splat_f32x8(0.0); 2]; 4];
             for (half, i) in [(0, 0), (1, 8)] {
                 let r0 = cast(halves::<_, 4, 16>([lines[i], lines[i + 4]], j));
@@ -312,7 +315,9 @@ impl Simd<f32> for Avx2 {
                 columns[3][half] = cast(avx._mm256_shuffle_ps::<SECOND>(b, d));
             }
             for (k, column) in columns.into_iter().enumerate() {
-                each(j + k, column);
+                if j + k < count {
+                    each(j + k, column);
+                }
             }
         }
     }
@@ -535,10 +540,13 @@ impl Simd<f64> for Avx2 {
 
     /// Two columns at a time, as for `f32`.
     #[inline(always)]
-    fn transpose(self, x: &[f64], stride: usize, mut each: impl FnMut(usize, [f64x4; 2])) {
+    fn transpose(self, x: &[f64], stride: usize, count: usize, mut each: impl FnMut(usize, [f64x4; 2])) {
         let avx = self.0.avx;
         let lines = square::<f64, 8>(x, stride);
         for j in (0..8).step_by(2) {
+            if j >= count {
+                break;
+            }
             let mut columns = [[self.0.splat_f64x4(0.0); 2]; 2];
             for (half, i) in [(0, 0), (1, 4)] {
                 let r0 = cast(halves::<_, 2, 8>([lines[i], lines[i + 2]], j));
@@ -547,7 +555,9 @@ impl Simd<f64> for Avx2 {
                 columns[1][half] = cast(avx._mm256_unpackhi_pd(r0, r1));
             }
             for (k, column) in columns.into_iter().enumerate() {
-                each(j + k, column);
+                if j + k < count {
+                    each(j + k, column);
+                }
             }
         }
     }

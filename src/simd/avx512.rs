@@ -177,10 +177,11 @@ impl Simd<f32> for Avx512 {
 
     /// By way of AVX2: its shuffles of half a block are as fast as those of whole ones.
     #[inline(always)]
-    fn transpose(self, x: &[f32], stride: usize, mut each: impl FnMut(usize, f32x16)) {
+    fn transpose(self, x: &[f32], stride: usize, count: usize, mut each: impl FnMut(usize, f32x16)) {
         self.avx2().transpose(
             x,
             stride,
+            count,
             #[inline(always)]
             |j, column: [f32x8; 2]| each(j, cast(column)),
         );
@@ -320,10 +321,11 @@ impl Simd<f64> for Avx512 {
 
     /// By way of AVX2: its shuffles of half a block are as fast as those of whole ones.
     #[inline(always)]
-    fn transpose(self, x: &[f64], stride: usize, mut each: impl FnMut(usize, f64x8)) {
+    fn transpose(self, x: &[f64], stride: usize, count: usize, mut each: impl FnMut(usize, f64x8)) {
         self.avx2().transpose(
             x,
             stride,
+            count,
             #[inline(always)]
             |j, column: [f64x4; 2]| each(j, cast(column)),
         );

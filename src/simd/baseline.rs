@@ -154,8 +154,8 @@ impl Simd<f32> for Baseline {
     }
 
     #[inline(always)]
-    fn transpose(self, x: &[f32], stride: usize, mut each: impl FnMut(usize, f32x16)) {
-        for j in 0..16 {
+    fn transpose(self, x: &[f32], stride: usize, count: usize, mut each: impl FnMut(usize, f32x16)) {
+        for j in 0..count {
             let mut column = [0.0; 16];
             for (i, lane) in column.iter_mut().enumerate() {
                 *lane = x[i * stride + j];
@@ -299,8 +299,8 @@ impl Simd<f64> for Baseline {
     }
 
     #[inline(always)]
-    fn transpose(self, x: &[f64], stride: usize, mut each: impl FnMut(usize, f64x8)) {
-        for j in 0..8 {
+    fn transpose(self, x: &[f64], stride: usize, count: usize, mut each: impl FnMut(usize, f64x8)) {
+        for j in 0..count {
             let mut column = [0.0; 8];
             for (i, lane) in column.iter_mut().enumerate() {
                 *lane = x[i * stride + j];
