@@ -86,6 +86,17 @@ fn polynomial<T: Float, S: Simd<T>>(x: Lanes<T, S>, coefficients: &[T]) -> Lanes
     sum
 }
 
+/// [`polynomial`] in half as many steps that wait for one another: pairs `c[i] + c[i + 1] x` in powers of `x^2`.
+#[inline(always)]
+fn polynomial_of_pairs<T: Float, S: Simd<T>>(x: Lanes<T, S>, coefficients: &[T]) -> Lanes<T, S> {
+    let square = x * x;
+    let (pairs, last) = coefficients.as_chunks();
+    let mut pairs = pairs.iter().rev().map(|&[a, b]| x.all(b).mul_add(x, x.all(a)));
+    let highest =
+        last.first().map(|&last| x.all(last)).or_else(|| pairs.next()).expect("a polynomial has coefficients");
+    pairs.fold(highest, |sum, pair| sum.mul_add(square, pair))
+}
+
 /// The bits of `2^exponent`, also where the field runs over into what is no number: a summand for exponent fields.
 #[inline(always)]
 fn power_bits<T: Float>(exponent: i32) -> T {

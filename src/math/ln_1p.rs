@@ -98,7 +98,7 @@ pub(super) fn ln_1p_terms<T: Float, S: Simd<T>>(u: Lanes<T, S>, low: Lanes<T, S>
             let field_mask = u.all(T::infinity());
             let field = w.int_add(one.int_sub(u.all(T::LEAST_SIGNIFICAND))) & field_mask;
             let power_of_two = field.int_sub(one);
-            let k = exponent(field);
+            let k = exponent(field, u.all(T::from(T::BIAS).expect("a small integer")));
             let m = w.int_sub(power_of_two);
             // Far beyond the last place of w the 1 has no weight left, and 2^-k is no longer a number.
             let has_weight = u.lt(u.all(power(T::FRACTION_BITS + 4)));
@@ -126,13 +126,12 @@ fn power<T: Float>(n: u32) -> T {
     power_bits(n.cast_signed())
 }
 
-/// The exponent that stands in an exponent field.
+/// What the exponent field of a positive number holds, less a bias.
 #[inline(always)]
-pub(super) fn exponent<T: Float, S: Simd<T>>(field: Lanes<T, S>) -> Lanes<T, S> {
+pub(super) fn exponent<T: Float, S: Simd<T>>(bits: Lanes<T, S>, bias: Lanes<T, S>) -> Lanes<T, S> {
     // The field as an integer in the last bits of a number whose units they are.
-    let units = power::<T>(T::FRACTION_BITS);
-    let bias = T::from(T::BIAS).expect("a small integer");
-    (field.shr(T::FRACTION_BITS) | field.all(units)) - field.all(units + bias)
+    let units = bits.all(power(T::FRACTION_BITS));
+    (bits.shr(T::FRACTION_BITS) | units) - (units + bias)
 }
 
 #[cfg(test)]
