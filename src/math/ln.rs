@@ -1,8 +1,8 @@
 //! The logarithm, rounded and in two terms.
 //!
-//! Method of the first: `x = 2^k (1 + g)` with `1 + g` in `[0.68, 1.36)`, and `ln(1 + g) = g - g^2/2 + g^3 p(g)`, of which
-//! `k ln 2`, `g` and the square are summed with their errors (W. J. Cody, W. Waite, "Software Manual for the Elementary
-//! Functions", 1980).
+//! Method of the first: `x = 2^k (1 + g)` with `1 + g` in `[0.68, 1.36)`, and `ln(1 + g) = g - g^2/2 + g^3 p(g)`, of
+//! which `k ln 2`, `g` and the square are summed with their errors (W. J. Cody, W. Waite, "Software Manual for the
+//! Elementary Functions", 1980).
 //!
 //! Method of the second: `1 + g` in `[sqrt(1/2), sqrt(2))`, and with `t = g / (1 + g/2)` and `q = t^2/4`
 //! `ln(1 + g) = t (1 + q/3 + q^2 r(q))`, the series of the inverse hyperbolic tangent, of which `t`, `q` and the

@@ -72,7 +72,8 @@ pub fn exp_m1<T: Float>(x: &[T], y: &mut [T]) -> Result<()> {
 ///
 /// Subnormal numbers included. Gradient: `dx = dy / x`, see [`safe_ln_backward`](crate::safe_ln_backward).
 ///
-/// Largest error: see the table of [`math`](crate::math). Source: the inverse hyperbolic tangent, in arithmetic of two terms.
+/// Largest error: see the table of [`math`](crate::math). Source: W. J. Cody, W. Waite, "Software
+/// Manual for the Elementary Functions", 1980.
 ///
 /// # Errors
 /// [`Error::Shape`](crate::Error::Shape) if the lengths differ; [`Error::NonFinite`](crate::Error::NonFinite) if a result
@@ -136,8 +137,8 @@ pub fn log2<T: Float>(x: &[T], y: &mut [T]) -> Result<()> {
 ///
 /// The sign of a zero is kept; infinities give ±1. Gradient: `dx = dy 2 / sqrt(pi) e^(-x^2)`.
 ///
-/// Largest error: see the table of [`math`](crate::math). Source: a polynomial below 1/2; above it 1 less [`erfc`] in two
-/// terms.
+/// Largest error: see the table of [`math`](crate::math). Source: a minimax polynomial below 0.84; above it 1 less a
+/// power of 2 whose exponent is one.
 ///
 /// # Errors
 /// [`Error::Shape`](crate::Error::Shape) if the lengths differ; [`Error::NonFinite`](crate::Error::NonFinite) if a result

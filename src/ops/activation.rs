@@ -136,11 +136,11 @@ pub fn elu_backward<T: Float>(alpha: T, x: &[T], dy: &[T], dx: &mut [T]) -> Resu
 
 /// The Gaussian error linear unit: `y = x P(x)`, `P` being the distribution function of the normal distribution.
 ///
-/// `y = x erfc(-x / sqrt(2)) / 2`: the negative tail does not cancel, and is right where `P` alone underflows. `-Inf`
-/// gives 0; NaN stays NaN.
+/// The negative tail does not cancel, and is right where `P` alone underflows. `-Inf` gives 0; NaN stays NaN. Largest
+/// error: see the table of [`math`](crate::math).
 ///
-/// Gradient: [`gelu_backward`]. Source: D. Hendrycks, K. Gimpel, "Gaussian Error Linear Units", 2016; the tail as
-/// [`erfc`](crate::math::erfc).
+/// Gradient: [`gelu_backward`]. Source: D. Hendrycks, K. Gimpel, "Gaussian Error Linear Units", 2016; minimax
+/// polynomials, that of the tail as a factor of the density.
 ///
 /// # Errors
 /// [`Error::Shape`] if the lengths differ; [`Error::NonFinite`] if a result is NaN or +Inf.
