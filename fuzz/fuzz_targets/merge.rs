@@ -24,7 +24,7 @@ fn run<T: Float>(u: &mut Unstructured<'_>) -> Drawn<()> {
 /// Few different numbers again and again, so that the reference is quick; now and then any.
 fn entries<T: Float>(u: &mut Unstructured<'_>) -> Drawn<Vec<T>> {
     let block = LogSumExp::<T>::BLOCK;
-    let len = u.int_in_range(0..=5)? * block + if u.arbitrary()? { length(u, block - 1)? } else { 0 };
+    let len = u.int_in_range(0..=3)? * block + if u.arbitrary()? { length(u, block - 1)? } else { 0 };
     let count = u.int_in_range(1..=32)?;
     let pattern = numbers::<T>(u, count)?;
     Ok(pattern.into_iter().cycle().take(len).collect())
@@ -159,9 +159,8 @@ fn check_partial<T: Float>(partial: NormPartial<T>, tensors: &[Vec<T>], max: T) 
     assert_eq!(counts.len, flat.len());
     let norm = partial.norm();
     let [mut own, mut all] = [tensors; 2].map(<[_]>::to_vec);
-    let [own_parts, all_parts] = [&mut own, &mut all].map(|x| x.iter_mut().map(Vec::as_mut_slice).collect::<Vec<_>>());
-    let (mut own_parts, mut all_parts) = (own_parts, all_parts);
-    let (clip, global) = (partial.clip(&mut own_parts, max), clip_by_global_norm(&mut all_parts, max));
+    let clip = partial.clip(&mut slices(&mut own), max);
+    let global = clip_by_global_norm(&mut slices(&mut all), max);
     assert_eq!(clip.is_ok(), global.is_ok(), "{clip:?}, {global:?}");
     assert_same("NormPartial::clip and clip_by_global_norm", &own.concat(), &all.concat());
     if let (Ok(clip), Ok(global)) = (clip, global) {
@@ -172,6 +171,10 @@ fn check_partial<T: Float>(partial: NormPartial<T>, tensors: &[Vec<T>], max: T) 
         assert_eq!(norm.is_ok(), l2_norm(x).is_ok());
         assert!(norm.is_err() || same(norm.unwrap(), l2_norm(x).unwrap()), "{x:?}");
     }
+}
+
+fn slices<T>(tensors: &mut [Vec<T>]) -> Vec<&mut [T]> {
+    tensors.iter_mut().map(Vec::as_mut_slice).collect()
 }
 
 /// Bytes from anywhere are a partial norm or refused, and what is made of them is sound.
@@ -256,7 +259,7 @@ struct Known {
     units: Option<usize>,
 }
 
-/// Names that are used twice, steps that descend and tensors that change their size are errors, which leave the log as it
+/// Names that are used twice, steps that descend and tensors that change their size are errors and leave the log as it
 /// was.
 fn log<T: Float>(u: &mut Unstructured<'_>) -> Drawn<()> {
     let mut log = GradientLog::new(rules(u)?);
@@ -269,7 +272,7 @@ fn log<T: Float>(u: &mut Unstructured<'_>) -> Drawn<()> {
         let (x, y) = (numbers::<T>(u, len)?, about::<T>(u, len)?);
         let kind = u.choose_index(3)?;
         let cols = if kind == 2 && len % 3 == 0 { 3 } else { len };
-        let before = format!("{log:?}");
+        let before = log.clone();
         let result = match kind {
             0 => log.record(step, name, &x),
             1 => log.record_update(step, name, &x, &y),
@@ -297,7 +300,7 @@ fn log<T: Float>(u: &mut Unstructured<'_>) -> Drawn<()> {
             }
         }
         if result.is_err() {
-            assert_eq!(format!("{log:?}"), before);
+            assert_eq!(format!("{log:?}"), format!("{before:?}"));
         }
     }
     let _ = format!("{log}");
