@@ -536,7 +536,7 @@ impl<T: Float, const ROWS: usize, const BLOCKS: usize> Kernel for Edge<'_, '_, T
             for (j, col) in cols.clone().step_by(T::LANES).enumerate() {
                 let len = T::LANES.min(cols.end - col);
                 for (row, sums) in rows.clone().zip(&*sums) {
-                    store.block(simd, &sums[j], (row, col), len, c.from_mut(row, col), &mut watch);
+                    store.block(simd, &sums[j], (row, col), len, c.tail_mut(row, col), &mut watch);
                 }
             }
         }

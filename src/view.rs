@@ -639,7 +639,7 @@ impl<'a, T> MatMut<'a, T> {
 
     /// The memory from an element on.
     #[inline(always)]
-    pub(crate) fn from_mut(&mut self, i: usize, j: usize) -> &mut [T] {
+    pub(crate) fn tail_mut(&mut self, i: usize, j: usize) -> &mut [T] {
         &mut self.data[i * self.layout.row_stride + j * self.layout.col_stride..]
     }
 

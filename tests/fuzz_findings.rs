@@ -1,8 +1,9 @@
 //! What fuzzing found, each with its smallest operands.
 
+use nanproof::reference::{self, ulp_error};
 use nanproof::{
-    Class, CrossEntropy, Error, Index, MatMut, MatRef, cross_entropy_in_place, cross_entropy_with_gradient,
-    l2_norm_backward, matmul_backward, safe_div_backward,
+    Class, CrossEntropy, Error, Index, MatMut, MatRef, Origin, TensorStats, cross_entropy_in_place,
+    cross_entropy_with_gradient, elu, l2_norm_backward, lp_norm, matmul_backward, safe_div_backward,
 };
 
 /// The gradients multiply by transposes; a report speaks of the operands as they were passed in.
@@ -54,5 +55,41 @@ fn cross_entropy_in_place_has_a_mean_beside_losses_that_overflow() -> nanproof::
     let want = cross_entropy_with_gradient(options, logits, &targets, MatMut::new(&mut dx, 4, 2)?)?;
     assert_eq!(cross_entropy_in_place(options, MatMut::new(&mut in_place, 4, 2)?, &targets)?, want);
     assert_eq!((want.value, in_place), (f32::MAX / 2.0, dx));
+    Ok(())
+}
+
+/// The error of the exponential may weigh twice as much in the product, whose rounding came on top of it.
+#[test]
+fn elu_is_within_its_bound_for_any_alpha() -> nanproof::Result<()> {
+    let (alpha, x, mut y) = (12.75_f32, [-0.903_177_6], [0.0]);
+    elu(alpha, &x, &mut y)?;
+    let error = ulp_error(y[0], reference::elu(alpha, x[0]));
+    assert!(error <= 1.2, "{error} ULP");
+    Ok(())
+}
+
+/// The norm overflows, or is that of the only element; the inverse of the order may overflow alone.
+#[test]
+fn lp_norm_of_a_tiny_order_is_a_number() -> nanproof::Result<()> {
+    let Err(Error::NonFinite(report)) = lp_norm(f64::MIN_POSITIVE, &[1.0, 0.5]) else { panic!("it overflows") };
+    assert_eq!((report.class, report.origin), (Class::PosInf, Origin::Overflow));
+    assert_eq!(lp_norm(5e-324, &[3.0, 0.0])?, 3.0);
+    Ok(())
+}
+
+/// The power of a ratio below all numbers is 0, however large the order.
+#[test]
+fn lp_norm_beside_an_element_that_does_not_count() -> nanproof::Result<()> {
+    for order in [2.5, 6.0, 1e10, 1e300] {
+        assert_eq!(lp_norm(order, &[1e300, 1e-300])?, 1e300);
+    }
+    Ok(())
+}
+
+/// The rounding of the mean may be as large as the deviation.
+#[test]
+fn statistics_of_elements_next_to_each_other() -> nanproof::Result<()> {
+    assert_eq!(TensorStats::of(&[1.0, 1.0 + f64::EPSILON])?.std, f64::EPSILON / 2.0);
+    assert_eq!(TensorStats::of(&[0.1; 10_000])?.std, 0.0);
     Ok(())
 }

@@ -8,9 +8,6 @@ use nanproof::reference::{self, Wide};
 use nanproof::*;
 use nanproof_fuzz::*;
 
-/// What a call returns beside what it writes.
-type Returned<T> = (usize, T);
-
 fn run<T: Float>(u: &mut Unstructured<'_>) -> Drawn<()> {
     let long = u.ratio(1, 32)?;
     let rows = if long { u.int_in_range(0..=2)? } else { length(u, 40)? };
@@ -77,45 +74,6 @@ fn forward<T: Float>(x: &Matrix<T>, f: impl Fn(MatRef<'_, T>, MatMut<'_, T>) -> 
     y
 }
 
-/// Calls a function on every instruction set, and once more on dense matrices: the same must come out.
-fn call<T: Float>(
-    name: &str,
-    inputs: [&Matrix<T>; 2],
-    out: &Matrix<T>,
-    f: impl Fn([MatRef<'_, T>; 2], MatMut<'_, T>) -> Result<Returned<T>>,
-) -> (Matrix<T>, Result<Returned<T>>) {
-    let read = inputs.map(Matrix::read);
-    let Outcome { written: [data], result } = everywhere(name, [&out.data], |[data]| f(read, out.place.write(data)));
-    let written = Matrix { place: out.place, data };
-    let dense = inputs.map(Matrix::to_dense);
-    let mut dense_out = out.to_dense();
-    let dense_result = f(dense.each_ref().map(Matrix::read), dense_out.place.write(&mut dense_out.data));
-    assert_same(&format!("{name}, strided and dense"), &written.to_dense().data, &dense_out.data);
-    assert_eq!(format!("{result:?}"), format!("{dense_result:?}"), "{name}, strided and dense");
-    check_margins(name, out, &written);
-    (written, result)
-}
-
-/// What lies around a matrix is not written.
-fn check_margins<T: Float>(name: &str, before: &Matrix<T>, after: &Matrix<T>) {
-    let mut inside = vec![false; after.data.len()];
-    let mut mark = after.place.write(&mut inside);
-    if after.place.cols > 0 {
-        for i in 0..after.place.rows {
-            for j in 0..after.place.cols {
-                *mark.get_mut(i, j).unwrap() = true;
-            }
-        }
-    }
-    for (i, inside) in inside.iter().enumerate() {
-        assert!(*inside || same(before.data[i], after.data[i]), "{name} wrote outside the matrix, at {i}");
-    }
-}
-
-fn row<T: Float>(x: &Matrix<T>, i: usize) -> Vec<T> {
-    elements(x.read().submatrix(i..i + 1, 0..x.place.cols).unwrap())
-}
-
 fn is_plain<T: Float>(x: &[T]) -> bool {
     x.iter().all(|&x| x < T::infinity())
 }
@@ -123,23 +81,19 @@ fn is_plain<T: Float>(x: &[T]) -> bool {
 /// The rows to compare with the reference, which takes microseconds an element.
 fn few_rows<T: Float>(x: &Matrix<T>) -> impl Iterator<Item = (usize, Vec<T>)> {
     let count = if x.place.cols == 0 { 0 } else { x.place.rows.min(64 / x.place.cols) };
-    (0..count).map(|i| (i, row(x, i))).filter(|(_, x)| is_plain(x))
-}
-
-fn same_shape<T>(x: &Matrix<T>, y: &Matrix<T>) -> bool {
-    (x.place.rows, x.place.cols) == (y.place.rows, y.place.cols)
+    (0..count).map(|i| (i, x.row(i))).filter(|(_, x)| is_plain(x))
 }
 
 fn empty_rows<T: Float>(x: &Matrix<T>) -> usize {
-    let is_empty = |&i: &usize| x.place.cols > 0 && row(x, i).iter().all(|&x| x == T::neg_infinity());
+    let is_empty = |&i: &usize| x.place.cols > 0 && x.row(i).iter().all(|&x| x == T::neg_infinity());
     (0..x.place.rows).filter(is_empty).count()
 }
 
 fn softmax_target<T: Float>(options: Softmax<'_, T>, x: &Matrix<T>, out: &Matrix<T>) {
     let f = |[x, _]: [MatRef<'_, T>; 2], y: MatMut<'_, T>| softmax_with(options, x, y).map(|n| (n, T::zero()));
-    let (y, result) = call("softmax", [x, x], out, f);
+    let (y, result) = everywhere_and_dense("softmax", [x, x], out, f);
     check_report(&result, &[("x", Operand::Matrix(x.read()))], &[], &[]);
-    assert_eq!(is_refused(&result), !same_shape(x, out), "{result:?}");
+    assert_eq!(is_refused(&result), !x.has_shape_of(out), "{result:?}");
     if is_refused(&result) {
         return;
     }
@@ -150,7 +104,7 @@ fn softmax_target<T: Float>(options: Softmax<'_, T>, x: &Matrix<T>, out: &Matrix
     }
     for (i, x) in few_rows(x) {
         let is_empty = x.iter().all(|&x| x == T::neg_infinity());
-        for (j, (got, want)) in row(&y, i).into_iter().zip(reference::softmax(&x)).enumerate() {
+        for (j, (got, want)) in y.row(i).into_iter().zip(reference::softmax(&x)).enumerate() {
             match (is_empty, options.empty) {
                 (true, EmptyRow::Uniform) => assert!(same(got, T::one() / num(x.len() as f64))),
                 _ => assert_ulp(&format!("softmax of {x:?} at {j}"), got, want, 2.0),
@@ -161,9 +115,9 @@ fn softmax_target<T: Float>(options: Softmax<'_, T>, x: &Matrix<T>, out: &Matrix
 
 fn log_softmax_target<T: Float>(x: &Matrix<T>, out: &Matrix<T>) {
     let f = |[x, _]: [MatRef<'_, T>; 2], y: MatMut<'_, T>| log_softmax(x, y).map(|n| (n, T::zero()));
-    let (y, result) = call("log_softmax", [x, x], out, f);
+    let (y, result) = everywhere_and_dense("log_softmax", [x, x], out, f);
     check_report(&result, &[("x", Operand::Matrix(x.read()))], &[("y", Operand::Matrix(y.read()))], &[]);
-    assert_eq!(is_refused(&result), !same_shape(x, out), "{result:?}");
+    assert_eq!(is_refused(&result), !x.has_shape_of(out), "{result:?}");
     if is_refused(&result) {
         return;
     }
@@ -175,7 +129,7 @@ fn log_softmax_target<T: Float>(x: &Matrix<T>, out: &Matrix<T>) {
         assert_eq!(empty, empty_rows(x));
     }
     for (i, x) in few_rows(x) {
-        for (j, (got, want)) in row(&y, i).into_iter().zip(reference::log_softmax(&x)).enumerate() {
+        for (j, (got, want)) in y.row(i).into_iter().zip(reference::log_softmax(&x)).enumerate() {
             assert_ulp(&format!("log_softmax of {x:?} at {j}"), got, want, 2.0);
         }
     }
@@ -208,22 +162,22 @@ fn logsumexp_target<T: Float>(u: &mut Unstructured<'_>, x: &Matrix<T>) -> Drawn<
 
 fn logsumexp_backward_target<T: Float>(x: &Matrix<T>, dy: &[T], out: &Matrix<T>) {
     let f = |[x, _]: [MatRef<'_, T>; 2], dx: MatMut<'_, T>| logsumexp_backward(x, dy, dx).map(|()| (0, T::zero()));
-    let (dx, result) = call("logsumexp_backward", [x, x], out, f);
+    let (dx, result) = everywhere_and_dense("logsumexp_backward", [x, x], out, f);
     let inputs = [("x", Operand::Matrix(x.read())), ("dy", Operand::Slice(dy))];
     check_report(&result, &inputs, &[("dx", Operand::Matrix(dx.read()))], &[]);
-    assert_eq!(is_refused(&result), !same_shape(x, out) || dy.len() != x.place.rows, "{result:?}");
+    assert_eq!(is_refused(&result), !x.has_shape_of(out) || dy.len() != x.place.rows, "{result:?}");
     if is_refused(&result) || x.place.rows * x.place.cols == 0 {
         return;
     }
     // The gradient of a row of -inf is 0, whatever comes from upstream.
-    let is_empty = |i: usize| row(x, i).iter().all(|&x| x == T::neg_infinity());
+    let is_empty = |i: usize| x.row(i).iter().all(|&x| x == T::neg_infinity());
     let counts = |i: usize| !dy[i].is_finite() && !is_empty(i);
     let faults = !is_plain(&elements(x.read())) || (0..dy.len()).any(counts);
     assert_eq!(is_reported(&result), faults, "logsumexp_backward: {result:?}");
     assert!(faults || all_finite(&elements(dx.read())));
     for (i, x) in few_rows(x) {
         if dy[i].is_finite() {
-            for (j, (got, want)) in row(&dx, i).into_iter().zip(reference::logsumexp_backward(&x, dy[i])).enumerate() {
+            for (j, (got, want)) in dx.row(i).into_iter().zip(reference::logsumexp_backward(&x, dy[i])).enumerate() {
                 assert_ulp(&format!("logsumexp_backward of {x:?}, {:e}, at {j}", dy[i]), got, want, 3.0);
             }
         }
@@ -239,10 +193,10 @@ fn backward_target<T: Float>(
     backward: fn(MatRef<'_, T>, MatRef<'_, T>, MatMut<'_, T>) -> Result<()>,
 ) {
     let f = |[x, dy]: [MatRef<'_, T>; 2], dx: MatMut<'_, T>| backward(x, dy, dx).map(|()| (0, T::zero()));
-    let (dx, result) = call(name, [x, dy], out, f);
+    let (dx, result) = everywhere_and_dense(name, [x, dy], out, f);
     let inputs = [(names[0], Operand::Matrix(x.read())), (names[1], Operand::Matrix(dy.read()))];
     check_report(&result, &inputs, &[("dx", Operand::Matrix(dx.read()))], &[]);
-    assert_eq!(is_refused(&result), !same_shape(x, out) || !same_shape(x, dy), "{result:?}");
+    assert_eq!(is_refused(&result), !x.has_shape_of(out) || !x.has_shape_of(dy), "{result:?}");
     if !is_refused(&result) {
         assert_eq!(is_reported(&result), !all_finite(&elements(dx.read())), "{name}: {result:?}");
         // An entry of probability 0 gets exactly 0.
@@ -267,19 +221,19 @@ fn cross_entropy_target<T: Float>(
         7 => cross_entropy_backward(options, x, targets, g, dx).map(|()| (0, T::zero())),
         _ => cross_entropy_with_gradient(options, x, targets, dx).map(returned),
     };
-    let (dx, result) = call("cross_entropy", [x, x], out, f);
+    let (dx, result) = everywhere_and_dense("cross_entropy", [x, x], out, f);
     let inputs = [("logits", Operand::Matrix(x.read())), ("g", Operand::Scalar(g))];
     check_report(&result, &inputs, &[("dlogits", Operand::Matrix(dx.read()))], &["losses", "loss"]);
     let counts = |&&target: &&u32| Some(target) != options.ignore;
     let count = targets.iter().filter(counts).count();
     let refused = targets.len() != x.place.rows
         || targets.iter().filter(counts).any(|&target| target as usize >= x.place.cols)
-        || which != 6 && !same_shape(x, out);
+        || which != 6 && !x.has_shape_of(out);
     assert_eq!(is_refused(&result), refused, "{result:?}");
     if refused {
         return;
     }
-    let read: Vec<Vec<T>> = (0..targets.len()).filter(|&i| counts(&&targets[i])).map(|i| row(x, i)).collect();
+    let read: Vec<Vec<T>> = (0..targets.len()).filter(|&i| counts(&&targets[i])).map(|i| x.row(i)).collect();
     let plain = read.iter().all(|x| is_plain(x));
     if !plain || !g.is_finite() {
         assert!(is_reported(&result), "cross_entropy overlooked a logit or g");
@@ -287,7 +241,7 @@ fn cross_entropy_target<T: Float>(
     if which != 6 {
         for i in 0..targets.len() {
             if !counts(&&targets[i]) {
-                assert!(row(&dx, i).iter().all(|dx| dx.is_zero()), "a row that is ignored");
+                assert!(dx.row(i).iter().all(|dx| dx.is_zero()), "a row that is ignored");
             }
         }
     }

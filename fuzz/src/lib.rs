@@ -68,6 +68,8 @@ fn number<T: Float>(rng: &mut Rng, kind: u8) -> T {
             0 => num(rng.unit()),
             _ => T::neg_infinity(),
         },
+        9 => num(rng.unit() * 800.0),
+        10 => T::one() + T::epsilon() * num(rng.below(64) as f64),
         _ => with_exponent(rng, top / 4, top / 2),
     }
 }
@@ -106,7 +108,7 @@ pub fn scalar<T: Float>(u: &mut Unstructured<'_>) -> Drawn<T> {
 
 /// So many numbers, drawn of one kind, and some of them set one by one.
 pub fn numbers<T: Float>(u: &mut Unstructured<'_>, len: usize) -> Drawn<Vec<T>> {
-    let kind = u.int_in_range(0..=9)?;
+    let kind = u.int_in_range(0..=11)?;
     let mut rng = Rng(u.arbitrary::<u16>()?.into());
     let mut x: Vec<T> = (0..len).map(|_| number(&mut rng, kind)).collect();
     if len > 0 {
@@ -239,6 +241,14 @@ impl<T: Float> Matrix<T> {
         self.place.read(&self.data)
     }
 
+    pub fn row(&self, i: usize) -> Vec<T> {
+        elements(self.read().submatrix(i..i + 1, 0..self.place.cols).expect("inside"))
+    }
+
+    pub fn has_shape_of(&self, other: &Self) -> bool {
+        (self.place.rows, self.place.cols) == (other.place.rows, other.place.cols)
+    }
+
     /// The same elements row by row.
     pub fn to_dense(&self) -> Self {
         Self { place: Place::dense(self.place.rows, self.place.cols), data: elements(self.read()) }
@@ -293,6 +303,43 @@ pub fn everywhere<T: Float, R: Debug, const N: usize>(
         }
     }
     outcome
+}
+
+/// [`everywhere`] for a function from matrices to a matrix, and once more on dense ones: the same must come out, and
+/// nothing be written around the result.
+#[track_caller]
+pub fn everywhere_and_dense<T: Float, R: Debug, const N: usize>(
+    name: &str,
+    inputs: [&Matrix<T>; N],
+    out: &Matrix<T>,
+    f: impl Fn([MatRef<'_, T>; N], MatMut<'_, T>) -> Result<R>,
+) -> (Matrix<T>, Result<R>) {
+    let read = inputs.map(Matrix::read);
+    let Outcome { written: [data], result } = everywhere(name, [&out.data], |[data]| f(read, out.place.write(data)));
+    let written = Matrix { place: out.place, data };
+    let dense = inputs.map(Matrix::to_dense);
+    let mut dense_out = out.to_dense();
+    let dense_result = f(dense.each_ref().map(Matrix::read), dense_out.place.write(&mut dense_out.data));
+    assert_same(&format!("{name}, strided and dense"), &written.to_dense().data, &dense_out.data);
+    assert_eq!(format!("{result:?}"), format!("{dense_result:?}"), "{name}, strided and dense");
+    check_margins(name, out, &written);
+    (written, result)
+}
+
+/// What lies around a matrix is not written.
+fn check_margins<T: Float>(name: &str, before: &Matrix<T>, after: &Matrix<T>) {
+    let mut inside = vec![false; after.data.len()];
+    let mut mark = after.place.write(&mut inside);
+    if after.place.cols > 0 {
+        for i in 0..after.place.rows {
+            for j in 0..after.place.cols {
+                *mark.get_mut(i, j).unwrap() = true;
+            }
+        }
+    }
+    for (i, inside) in inside.iter().enumerate() {
+        assert!(*inside || same(before.data[i], after.data[i]), "{name} wrote outside the matrix, at {i}");
+    }
 }
 
 /// An operand that a report may name.
@@ -387,4 +434,18 @@ pub fn assert_near<T: Float>(context: &str, got: T, want: Wide, error: Wide) {
 pub fn assert_ulp<T: Float>(context: &str, got: T, want: Wide, bound: f64) {
     let error = nanproof::reference::ulp_error(got, want);
     assert!(error <= bound, "{context}: {got:e} for {:e}, {error} ULP and not within {bound}", want.to_f64());
+}
+
+/// The same of a number that may be off by some `slack` besides.
+#[track_caller]
+pub fn assert_ulp_beyond<T: Float>(context: &str, got: T, want: Wide, bound: f64, slack: Wide) {
+    let error = Wide::new(got) - want;
+    let near = if error.abs() <= slack {
+        Wide::new(got)
+    } else if error < Wide::new(T::zero()) {
+        want - slack
+    } else {
+        want + slack
+    };
+    assert_ulp(context, got, near, bound);
 }

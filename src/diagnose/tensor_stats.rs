@@ -167,12 +167,14 @@ pub struct Surveyed<T> {
     subnormals: Vec<u64>,
 }
 
-/// Of a chunk: the sum and the sum of squared distances from the mean, of `x * 2^-exponent`.
+/// Of a chunk: the mean in two terms and the sum of squared distances from it, of `x * 2^-exponent`.
 #[derive(Clone, Copy, Debug)]
 struct Sums {
     count: usize,
     exponent: i32,
-    sum: f64,
+    mean: f64,
+    /// What the mean lacks by its rounding, which may be more than the deviation.
+    rest: f64,
     squares: f64,
 }
 
@@ -266,7 +268,7 @@ impl<T: Float> Surveyed<T> {
         let exponent = Scaled::new(largest, 0).exponent;
         if largest.is_zero() {
             // It adds nothing to a sum, but counts; an exponent below all others does not matter.
-            self.chunks.push(Sums { count: x.len(), exponent: i32::MIN, sum: 0.0, squares: 0.0 });
+            self.chunks.push(Sums { count: x.len(), exponent: i32::MIN, mean: 0.0, rest: 0.0, squares: 0.0 });
         } else if T::LANES == 8 && exponent.abs() > MAX_EXPONENT {
             let scaled: Vec<T> = x.iter().map(|&x| ldexp(x, -exponent)).collect();
             let (sum, ..) = sum_and_range(simd, &scaled);
@@ -287,15 +289,20 @@ impl<T: Float> Surveyed<T> {
     fn finish(self) -> TensorStats {
         let Counts { nan, pos_inf, neg_inf, len } = self.counts;
         let exponent = self.chunks.iter().map(|chunk| chunk.exponent).max().filter(|&e| e > i32::MIN).unwrap_or(0);
+        let shift = |chunk: &Sums| (chunk.exponent.max(-MAX_SHIFT) - exponent).max(-MAX_SHIFT);
+        let mut chunks = self.chunks.iter().filter(|chunk| chunk.count > 0).peekable();
+        // Means are taken from that of the first chunk on: what they differ by is not lost in their rounding.
+        let start = chunks.peek().map_or(0.0, |first| ldexp(first.mean, shift(first)));
         let (mut count, mut mean, mut squares) = (0.0, 0.0, 0.0);
-        for chunk in self.chunks.iter().filter(|chunk| chunk.count > 0) {
-            let scale = |x, times: i32| ldexp(x, (chunk.exponent.max(-MAX_SHIFT) - exponent).max(-MAX_SHIFT) * times);
+        for chunk in chunks {
+            let scale = |x, times: i32| ldexp(x, shift(chunk) * times);
             let n = chunk.count as f64;
-            let distance = scale(chunk.sum, 1) / n - mean;
+            let distance = scale(chunk.mean, 1) - start + scale(chunk.rest, 1) - mean;
             squares += scale(chunk.squares, 2) + distance * distance * (count * n / (count + n));
             count += n;
             mean += distance * (n / count);
         }
+        let (mean, squares) = (start + mean, squares.max(0.0));
         let root = |x: f64| ldexp(num_traits::Float::sqrt(x), exponent);
         let number = |x: T| x.to_f64().unwrap_or(f64::NAN);
         let normal = self.fields.get(1..self.fields.len() - 1).unwrap_or_default();
@@ -327,19 +334,25 @@ const MAX_SHIFT: i32 = 2200;
 impl Sums {
     #[inline(always)]
     fn new<T: Float, S: Simd<T>>(simd: S, x: &[T], sum: f64, exponent: i32) -> Self {
-        let mean = if x.is_empty() { 0.0 } else { sum / x.len() as f64 };
+        let count = x.len().max(1) as f64;
+        let mean = sum / count;
         let means = Lanes::splat(simd.wide(), mean);
-        let mut sums = [Lanes::zero(simd.wide()); 2];
+        let [mut distances, mut squares] = [[Lanes::zero(simd.wide()); 2]; 2];
         let (blocks, tail) = T::blocks(x);
         for block in blocks {
-            for (sum, x) in sums.iter_mut().zip(halves(Lanes::load(simd, block))) {
+            for (i, x) in halves(Lanes::load(simd, block)).enumerate() {
                 let distance = x - means;
-                *sum = *sum + distance * distance;
+                distances[i] = distances[i] + distance;
+                squares[i] = squares[i] + distance * distance;
             }
         }
-        let distances = tail.iter().map(|&x| wide(x) - mean);
-        let squares = total(sums) + distances.map(|distance| distance * distance).sum::<f64>();
-        Self { count: x.len(), exponent, sum, squares }
+        let [mut distances, mut squares] = [total(distances), total(squares)];
+        for distance in tail.iter().map(|&x| wide(x) - mean) {
+            distances += distance;
+            squares += distance * distance;
+        }
+        let rest = distances / count;
+        Self { count: x.len(), exponent, mean, rest, squares: squares - distances * rest }
     }
 }
 

@@ -41,9 +41,9 @@ impl<'a, T> Target<'a, T> {
 
     /// The memory from an element on; it is empty where rows are not contiguous.
     #[inline(always)]
-    pub(super) fn from_mut(&mut self, row: usize, col: usize) -> &mut [T] {
+    pub(super) fn tail_mut(&mut self, row: usize, col: usize) -> &mut [T] {
         match self {
-            Self::Matrix(c) => c.from_mut(row, col),
+            Self::Matrix(c) => c.tail_mut(row, col),
             Self::Rows(rows) => &mut rows[row][col..],
             Self::Columns(_) => &mut [],
         }
@@ -75,7 +75,7 @@ impl<'a, T> Target<'a, T> {
         for i in lines {
             f(match &mut *self {
                 Self::Columns(lines) => lines.row_mut(i).unwrap_or_default(),
-                rows => &mut rows.from_mut(i, cols.start)[..cols.len()],
+                rows => &mut rows.tail_mut(i, cols.start)[..cols.len()],
             });
         }
     }

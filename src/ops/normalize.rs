@@ -236,8 +236,8 @@ pub fn normalize_backward<T: Float>(eps: T, x: MatRef<'_, T>, dy: MatRef<'_, T>,
 /// The cosine of the angle between each row of `a` and the same row of `b`: `y = sum(a b) / (|a| |b|)`, and 0 if a row is
 /// all zeros.
 ///
-/// The error is at most `0.51 u |y| + n 2^-53` in `f32` and `0.51 u |y| + n^2 u^2` in `f64`, with `u = 2^-24` or `2^-53` and
-/// rows `n` long; the result is never beyond ±1. Nothing over- or underflows on the way.
+/// Within 0.51 ULP of the true value, and what the sum is wrong by: at most `n 2^-53` in `f32` and `n^2 2^-106` in `f64`, with
+/// rows `n` long. The result is never beyond ±1. Nothing over- or underflows on the way.
 ///
 /// Gradient: [`cosine_similarity_backward`].
 ///

@@ -229,7 +229,9 @@ impl PowerSum {
         let [mut root, mut log] = [[0.0]; 2];
         ignore_infinity(safe_pow(Safe::default(), &[self.sum], &[exponent], &mut root))?;
         safe_ln(Safe::default(), &[self.sum], &mut log)?;
-        Ok(root[0] + root[0] * (missing * log[0]))
+        let correction = root[0] * (missing * log[0]);
+        // A tiny order, and its inverse or the root overflows.
+        Ok(if correction.is_finite() { root[0] + correction } else { root[0] })
     }
 
     fn norm(&self) -> Result<f64> {
@@ -272,7 +274,8 @@ fn power_of_small_ratio<T: Float>(p: f64, largest: f64, x: T) -> Result<f64> {
     let bases = [ldexp(ratio.mantissa, ratio.exponent + 1200), power(-600)];
     let mut powers = [0.0; 2];
     ignore_infinity(safe_pow(Safe::default(), &bases, &[p], &mut powers))?;
-    Ok(powers[0] * powers[1] * powers[1])
+    // The first may be infinite where the second is 0.
+    Ok(if powers[1] == 0.0 { 0.0 } else { powers[0] * powers[1] * powers[1] })
 }
 
 /// A power that overflows is met again in the result.

@@ -48,7 +48,7 @@ impl<T: Float> Formula<T, 0, 1> for Forward<T> {
         [match self {
             Self::Relu => rectify(x),
             Self::LeakyRelu(slope) => below_zero(x, x * x.all(slope)),
-            Self::Elu(alpha) => below_zero(x, math::exp_m1::exp_m1(x) * x.all(alpha)),
+            Self::Elu(alpha) => below_zero(x, math::exp_m1::exp_m1_times(x, x.all(alpha))),
             Self::Gelu => math::gelu(x),
             Self::GeluTanh => math::gelu_tanh(x),
             Self::Silu => math::silu(x),
