@@ -23,7 +23,7 @@ pub(crate) fn exp_m1<T: Float, S: Simd<T>>(x: Lanes<T, S>) -> Lanes<T, S> {
 /// `factor (e^x - 1)`, for `x` not above 0. The product is that of two terms, or its rounding would come on top of one that
 /// may weigh twice as much.
 ///
-/// Largest error: f32 and f64 0.6 ULP, sampled.
+/// Largest error: f32 0.526 ULP, f64 0.529 ULP, sampled.
 #[inline(always)]
 pub(crate) fn exp_m1_times<T: Float, S: Simd<T>>(x: Lanes<T, S>, factor: Lanes<T, S>) -> Lanes<T, S> {
     let (high, low) = half_of_exp_m1(x);
