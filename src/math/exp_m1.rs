@@ -20,8 +20,8 @@ pub(crate) fn exp_m1<T: Float, S: Simd<T>>(x: Lanes<T, S>) -> Lanes<T, S> {
     is_tiny(x).select(x, result + result)
 }
 
-/// `factor (e^x - 1)`, for `x` not above 0. The product is that of two terms, or its rounding would come on top of one that
-/// may weigh twice as much.
+/// `factor (e^x - 1)`, for `x` not above 0. The product is that of two terms, or its rounding would come on top of one
+/// that may weigh twice as much.
 ///
 /// Largest error: f32 0.526 ULP, f64 0.529 ULP, sampled.
 #[inline(always)]
@@ -39,8 +39,8 @@ fn is_tiny<T: Float, S: Simd<T>>(x: Lanes<T, S>) -> Mask<T, S> {
     x.abs().lt(x.all(T::epsilon()) * half * half)
 }
 
-/// Half of `e^x - 1` in two terms, because `2^n` is out of range for the greatest results. Half of a subnormal number has
-/// a bit less.
+/// Half of `e^x - 1` in two terms, because `2^n` is out of range for the greatest results. Half of a subnormal number
+/// has a bit less.
 #[inline(always)]
 fn half_of_exp_m1<T: Float, S: Simd<T>>(x: Lanes<T, S>) -> (Lanes<T, S>, Lanes<T, S>) {
     let zero = x.all(T::zero());
