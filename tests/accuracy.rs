@@ -568,7 +568,7 @@ fn functions<T: Float>() {
             |x| -(Wide::from(1) / (x.sqrt() * Wide::from(2) * x)),
             [1.5, 2.5],
         ),
-        ("safe_ln", safe_ln, safe_ln_backward, Wide::ln, |x| Wide::from(1) / x, [0.501, 0.5]),
+        ("safe_ln", safe_ln, safe_ln_backward, Wide::ln, |x| Wide::from(1) / x, [0.59, 0.5]),
     ];
     let x = positive::<T>(8000);
     let n = x.len();

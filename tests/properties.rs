@@ -277,7 +277,7 @@ fn every_length<T: Float>() {
             (
                 "safe_ln",
                 x.iter().map(|&x| if x > T::zero() { reference::Wide::new(x).ln() } else { zero }).collect(),
-                0.51,
+                0.59,
             ),
             ("xlogy", x.iter().zip(&z).map(|(&x, &z)| reference::xlogy(x, z)).collect(), 0.51),
             ("softmax", reference::softmax(&x), 2.0),

@@ -155,7 +155,7 @@ pub fn safe_rsqrt_backward<T: Float>(options: Safe<T>, x: &[T], dy: &[T], dx: &m
 
 /// The natural logarithm: `y = ln(x)` where `x > eps`, else the default. Returns how many elements were guarded.
 ///
-/// Within 0.501 ULP. NaN stays NaN. Source: the inverse hyperbolic tangent, in arithmetic of two terms.
+/// Within 0.59 ULP. NaN stays NaN. Source: that of [`ln`](crate::math::ln).
 ///
 /// Gradient: [`safe_ln_backward`].
 ///
