@@ -3,6 +3,7 @@
 
 use crate::finite::Class;
 use crate::float::Float;
+use crate::view::MatMut;
 
 mod sealed {
     pub trait Sealed {}
@@ -84,6 +85,23 @@ impl Storage for half::f16 {
     fn round(x: f32) -> Self {
         Self::from_f32(x)
     }
+}
+
+/// Rounds the rows of a result to a matrix; whether all that is finite still is.
+pub(crate) fn round<Y: Storage>(result: &[Y::Compute], mut y: MatMut<'_, Y>) -> bool {
+    let mut is_finite = true;
+    let mut store = |y: &mut Y, x: Y::Compute| {
+        *y = Y::round(x);
+        is_finite &= Class::of(x).is_some() || y.class().is_none();
+    };
+    for (i, row) in result.chunks_exact(y.cols().max(1)).enumerate() {
+        if let Some(y) = y.row_mut(i) {
+            y.iter_mut().zip(row).for_each(|(y, &x)| store(y, x));
+        } else {
+            row.iter().enumerate().for_each(|(j, &x)| y.get_mut(i, j).into_iter().for_each(|y| store(y, x)));
+        }
+    }
+    is_finite
 }
 
 #[cfg(all(test, feature = "half"))]

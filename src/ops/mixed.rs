@@ -9,7 +9,7 @@ use crate::error::{Result, Shape, check_shape};
 use crate::finite::{Operand, diagnose, overflow_or_invalid};
 use crate::float::Float;
 use crate::gemm::{Old, lend_lists};
-use crate::storage::Storage;
+use crate::storage::{Storage, round};
 use crate::view::{MatMut, MatRef};
 
 const NAME: &str = "matmul_mixed";
@@ -61,23 +61,6 @@ where
         Ok(finite)
     })?;
     if finite { Ok(()) } else { again(a, b, c) }
-}
-
-/// Rounds sums to C; whether they are finite then.
-fn round<C: Storage>(sums: &[C::Compute], mut c: MatMut<'_, C>) -> bool {
-    let mut finite = true;
-    let mut store = |c: &mut C, &sum: &C::Compute| {
-        *c = C::round(sum);
-        finite &= c.class().is_none();
-    };
-    for (i, sums) in sums.chunks_exact(c.cols().max(1)).enumerate() {
-        if let Some(row) = c.row_mut(i) {
-            row.iter_mut().zip(sums).for_each(|(c, sum)| store(c, sum));
-        } else {
-            sums.iter().enumerate().for_each(|(j, sum)| c.get_mut(i, j).into_iter().for_each(|c| store(c, sum)));
-        }
-    }
-    finite
 }
 
 /// Computes a part of C, a k-block after the other, from parts of the operands that are widened; whether it is finite.

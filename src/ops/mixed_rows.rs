@@ -13,9 +13,9 @@ use super::{
     log_softmax_with, rms_norm, softmax_with,
 };
 use crate::error::{Error, Result, check_shape};
-use crate::finite::{Class, Index, Operand, diagnose, overflow_or_invalid};
+use crate::finite::{Index, Operand, diagnose, overflow_or_invalid};
 use crate::float::Float;
-use crate::storage::Storage;
+use crate::storage::{Storage, round};
 use crate::view::{MatMut, MatRef};
 
 /// [`softmax_with`] of rows in any [storage type](Storage): `x` is widened, exactly, and the probabilities are rounded
@@ -176,7 +176,7 @@ where
     let mut losses = vec![T::zero(); logits.rows()];
     let (mut rows_of_x, mut is_finite) = (Vec::new(), true);
     for rows in bands(logits.rows(), cols) {
-        widen(logits.submatrix(rows.clone(), 0..cols)?, &mut rows_of_x);
+        logits.submatrix(rows.clone(), 0..cols)?.map_into(&mut rows_of_x, X::widen);
         let gradients = MatMut::new(&mut rows_of_x, rows.len(), cols)?;
         is_finite &= batch.run_in_place(rows.start, &mut losses[rows.clone()], gradients)?;
         is_finite &= round(&rows_of_x, dlogits.reborrow().submatrix(rows, 0..cols)?);
@@ -218,7 +218,7 @@ where
     let (mut wide, mut result, mut total) = (Vec::new(), Vec::new(), 0);
     run(0..0, MatRef::new(&[], 0, cols)?, MatMut::new(&mut [], 0, cols)?).map_err(|error| named(name, error))?;
     for rows in bands(x.rows(), cols) {
-        widen(x.submatrix(rows.clone(), 0..cols)?, &mut wide);
+        x.submatrix(rows.clone(), 0..cols)?.map_into(&mut wide, X::widen);
         result.resize(wide.len(), T::zero());
         let shape = (rows.len(), cols);
         let found = run(rows.clone(), MatRef::new(&wide, shape.0, cols)?, MatMut::new(&mut result, shape.0, cols)?);
@@ -249,45 +249,17 @@ where
 {
     let (rows, cols) = (x.rows(), x.cols());
     let (mut wide, mut rounded) = (Vec::new(), Vec::new());
-    widen(x, &mut wide);
+    x.map_into(&mut wide, X::widen);
     let mut result = vec![T::zero(); wide.len()];
     let found = run(MatRef::new(&wide, rows, cols)?, MatMut::new(&mut result, rows, cols)?);
     round(&result, y.reborrow());
     let count = found.map_err(|error| named(name, error))?;
-    widen(y.as_ref(), &mut rounded);
+    y.as_ref().map_into(&mut rounded, Y::widen);
     let result = MatRef::new(&result, rows, cols)?;
     let is_meant = |index, _| matches!(index, Index::Cell(i, j) if result.get(i, j).is_some_and(|y| !y.is_finite()));
     let rounded = Operand::matrix(output, MatRef::new(&rounded, rows, cols)?).overlook(is_meant);
     diagnose(name, [], [rounded], overflow_or_invalid)?;
     Ok(count)
-}
-
-/// Copies a matrix row by row in the type that it is computed in.
-fn widen<X: Storage>(x: MatRef<'_, X>, wide: &mut Vec<X::Compute>) {
-    wide.clear();
-    for i in 0..x.rows() {
-        match x.row(i) {
-            Some(row) => wide.extend(row.iter().map(|&x| x.widen())),
-            None => wide.extend(x.row_iter(i).map(|&x| x.widen())),
-        }
-    }
-}
-
-/// Rounds the rows of a matrix; whether all that is finite still is.
-fn round<Y: Storage>(result: &[Y::Compute], mut y: MatMut<'_, Y>) -> bool {
-    let cols = y.cols();
-    let mut is_finite = true;
-    let mut round = |y: &mut Y, x: Y::Compute| {
-        *y = Y::round(x);
-        is_finite &= Class::of(x).is_some() || y.class().is_none();
-    };
-    for (i, row) in result.chunks_exact(cols.max(1)).enumerate() {
-        match y.row_mut(i) {
-            Some(y) => y.iter_mut().zip(row).for_each(|(y, &x)| round(y, x)),
-            None => row.iter().enumerate().for_each(|(j, &x)| round(y.get_mut(i, j).expect("inside"), x)),
-        }
-    }
-    is_finite
 }
 
 /// An error of the operation that does the work, in the name of the one that was called.
