@@ -246,24 +246,19 @@ pub fn cross_entropy_with_gradient<'a, T: Float>(
 /// ```
 pub fn cross_entropy_in_place<'a, T: Float>(
     options: CrossEntropy<'_, T>,
-    mut logits: MatMut<'_, T>,
+    logits: MatMut<'_, T>,
     targets: impl Into<Targets<'a, T>>,
 ) -> Result<Loss<T>> {
     let targets = targets.into();
     let job = Job::new("cross_entropy_in_place", options, logits.as_ref(), targets)?;
     let loss = if job.is_tame() { None } else { Some(job.run(T::one(), None)?) };
-    let count = job.count;
-    let row = CrossEntropyRow::new(options, targets, count, T::one());
+    let batch = Batch::of(options, targets, job.count);
     let mut losses = vec![T::zero(); logits.rows()];
-    let read = Logits { mask: options.mask, ..Logits::plain(None) };
-    apply_to_logits(row, read, &mut losses, Some(logits.reborrow()))?;
-    match loss {
-        Some(loss) => Ok(loss),
-        None => Ok(Loss { value: launch(Sum { x: &losses })?.value() / row.divisor, count }),
-    }
+    batch.run_in_place(0, &mut losses, logits)?;
+    loss.map_or_else(|| batch.loss(&losses), Ok)
 }
 
-/// A checked call on logits that are at hand a few rows at a time.
+/// A checked call on logits that are overwritten by their gradients, a few rows at a time.
 pub(super) struct Batch<'a, T> {
     row: CrossEntropyRow<'a, T>,
     mask: Option<MatRef<'a, bool>>,
@@ -280,8 +275,12 @@ impl<'a, T: Float> Batch<'a, T> {
     ) -> Result<Self> {
         let shape_alone = [T::zero()];
         let count = Job::new(operation, options, MatRef::with_strides(&shape_alone, rows, cols, 0, 0)?, targets)?.count;
-        let row = CrossEntropyRow::new(options, targets, count, T::one());
-        Ok(Self { row, mask: options.mask, count })
+        Ok(Self::of(options, targets, count))
+    }
+
+    /// Of so many targets that count.
+    fn of(options: CrossEntropy<'a, T>, targets: Targets<'a, T>, count: usize) -> Self {
+        Self { row: CrossEntropyRow::new(options, targets, count, T::one()), mask: options.mask, count }
     }
 
     /// The losses of the rows from `first` on, and their gradients in the place of their logits; whether all is finite.
@@ -290,10 +289,9 @@ impl<'a, T: Float> Batch<'a, T> {
         Ok(launch(LogitRows { formula: self.row, logits, first, values: losses, output })?.finite)
     }
 
-    /// The loss, if it is finite.
-    pub(super) fn loss(&self, losses: &[T]) -> Result<Option<Loss<T>>> {
-        let value = launch(Sum { x: losses })?.value() / self.row.divisor;
-        Ok(value.is_finite().then_some(Loss { value, count: self.count }))
+    /// The loss, from those of all rows.
+    pub(super) fn loss(&self, losses: &[T]) -> Result<Loss<T>> {
+        Ok(Loss { value: launch(Sum { x: losses })?.value() / self.row.divisor, count: self.count })
     }
 }
 

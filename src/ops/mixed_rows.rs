@@ -162,7 +162,7 @@ pub fn cross_entropy_mixed<'a, T, X, Y>(
     options: CrossEntropy<'a, T>,
     logits: MatRef<'_, X>,
     targets: impl Into<Targets<'a, T>>,
-    dlogits: MatMut<'_, Y>,
+    mut dlogits: MatMut<'_, Y>,
 ) -> Result<Loss<T>>
 where
     T: Float,
@@ -171,7 +171,7 @@ where
 {
     const NAME: &str = "cross_entropy_mixed";
     check_shape(NAME, "dlogits", dlogits.shape(), logits.shape(), "the shape of logits")?;
-    let (cols, targets, mut dlogits) = (logits.cols(), targets.into(), dlogits);
+    let (cols, targets) = (logits.cols(), targets.into());
     let batch = Batch::new(NAME, options, logits.rows(), cols, targets)?;
     let mut losses = vec![T::zero(); logits.rows()];
     let (mut rows_of_x, mut is_finite) = (Vec::new(), true);
@@ -181,16 +181,12 @@ where
         is_finite &= batch.run_in_place(rows.start, &mut losses[rows.clone()], gradients)?;
         is_finite &= round(&rows_of_x, dlogits.reborrow().submatrix(rows, 0..cols)?);
     }
-    if is_finite && let Some(loss) = batch.loss(&losses)? {
+    let loss = batch.loss(&losses)?;
+    if is_finite && loss.value.is_finite() {
         return Ok(loss);
     }
     // Once more, all at once, so that what is mended is, and that the report counts all.
-    let mut loss = None;
-    again(NAME, "dlogits", logits, dlogits, |x, dx| {
-        loss = Some(cross_entropy_with_gradient(options, x, targets, dx)?);
-        Ok(0)
-    })?;
-    loss.map_or_else(|| batch.loss(&losses).map(|loss| loss.expect("finite")), Ok)
+    again(NAME, "dlogits", logits, dlogits, |x, dx| cross_entropy_with_gradient(options, x, targets, dx))
 }
 
 /// Elements that are widened at a time: with the results they stay in the second-level cache.
@@ -220,8 +216,8 @@ where
     for rows in bands(x.rows(), cols) {
         x.submatrix(rows.clone(), 0..cols)?.map_into(&mut wide, X::widen);
         result.resize(wide.len(), T::zero());
-        let shape = (rows.len(), cols);
-        let found = run(rows.clone(), MatRef::new(&wide, shape.0, cols)?, MatMut::new(&mut result, shape.0, cols)?);
+        let len = rows.len();
+        let found = run(rows.clone(), MatRef::new(&wide, len, cols)?, MatMut::new(&mut result, len, cols)?);
         let is_finite = round(&result, y.reborrow().submatrix(rows, 0..cols)?);
         match found {
             Ok(count) if is_finite => total += count,
@@ -235,13 +231,13 @@ where
 
 /// The whole at once, with the report of what is not finite.
 #[cold]
-fn again<T, X, Y>(
+fn again<T, X, Y, R>(
     name: &'static str,
     output: &'static str,
     x: MatRef<'_, X>,
     mut y: MatMut<'_, Y>,
-    mut run: impl FnMut(MatRef<'_, T>, MatMut<'_, T>) -> Result<usize>,
-) -> Result<usize>
+    run: impl Fn(MatRef<'_, T>, MatMut<'_, T>) -> Result<R>,
+) -> Result<R>
 where
     T: Float,
     X: Storage<Compute = T>,
@@ -253,13 +249,13 @@ where
     let mut result = vec![T::zero(); wide.len()];
     let found = run(MatRef::new(&wide, rows, cols)?, MatMut::new(&mut result, rows, cols)?);
     round(&result, y.reborrow());
-    let count = found.map_err(|error| named(name, error))?;
+    let found = found.map_err(|error| named(name, error))?;
     y.as_ref().map_into(&mut rounded, Y::widen);
     let result = MatRef::new(&result, rows, cols)?;
     let is_meant = |index, _| matches!(index, Index::Cell(i, j) if result.get(i, j).is_some_and(|y| !y.is_finite()));
     let rounded = Operand::matrix(output, MatRef::new(&rounded, rows, cols)?).overlook(is_meant);
     diagnose(name, [], [rounded], overflow_or_invalid)?;
-    Ok(count)
+    Ok(found)
 }
 
 /// An error of the operation that does the work, in the name of the one that was called.
