@@ -3,7 +3,7 @@
 use core::fmt;
 
 use crate::error::{Error, Result};
-use crate::kernel::{Kernel, enter};
+use crate::kernel::Kernel;
 use crate::simd::{Avx2, Avx512, Baseline, Simd};
 
 /// An instruction set that the kernels are compiled for. The results are the same bits on all of them.
@@ -146,31 +146,29 @@ fn configured() -> Result<Isa> {
         .clone()
 }
 
-/// Runs a kernel on the active instruction set.
-///
-/// # Errors
-/// Those of [`Isa::active`].
-#[inline(always)]
-pub(crate) fn dispatch<K: Kernel + Send>(kernel: K) -> Result<K::Output>
+/// Runs a kernel on an instruction set. A function of its own: the one place where each kernel is compiled, whether one
+/// thread calls it or many.
+#[inline(never)]
+pub(crate) fn run_on<K: Kernel>(isa: Isa, kernel: K) -> K::Output
 where
     Baseline: Simd<K::Elem>,
     Avx2: Simd<K::Elem>,
     Avx512: Simd<K::Elem>,
 {
-    match Isa::active()? {
+    match isa {
         #[cfg(target_arch = "x86_64")]
         Isa::Avx512 => {
             if let Some(simd) = Avx512::detect() {
-                return Ok(enter(simd, kernel));
+                return simd.vectorize(kernel);
             }
         }
         #[cfg(target_arch = "x86_64")]
         Isa::Avx2 => {
             if let Some(simd) = Avx2::detect() {
-                return Ok(enter(simd, kernel));
+                return simd.vectorize(kernel);
             }
         }
         _ => {}
     }
-    Ok(enter(Baseline, kernel))
+    Baseline.vectorize(kernel)
 }

@@ -7,7 +7,7 @@ use crate::diagnose::Survey;
 use crate::error::Result;
 use crate::float::Float;
 use crate::gemm::Gemm;
-use crate::isa::dispatch;
+use crate::isa::{Isa, run_on};
 use crate::logits::LogitRows;
 use crate::math::Function;
 use crate::ops::activation::formulas::{Backward, Forward};
@@ -84,44 +84,59 @@ impl<T: Send> Join for Vec<T> {
     }
 }
 
-/// Runs a kernel on one instruction set; with feature `rayon` over the threads of the caller's pool, if it is large.
-#[inline(always)]
-pub(crate) fn enter<K: Kernel + Send, S: Simd<K::Elem>>(simd: S, kernel: K) -> K::Output {
-    #[cfg(feature = "rayon")]
-    if kernel.work() > threads::GRAIN {
-        return threads::fork(simd, kernel, rayon::current_num_threads());
-    }
-    simd.vectorize(kernel)
-}
-
 /// Runs a kernel as a function of its own: what it keeps in registers does not compete with what its caller does.
 #[inline(never)]
 pub(crate) fn outline<K: Kernel, S: Simd<K::Elem>>(simd: S, kernel: K) -> K::Output {
     simd.vectorize(kernel)
 }
 
+/// Runs a kernel through `run`; with feature `rayon` in pieces over the threads of the caller's pool, if it is large.
+#[cfg_attr(not(feature = "rayon"), inline(always))]
+fn run_in_pieces<K: Kernel + Send>(kernel: K, run: impl Fn(K) -> K::Output + Copy + Sync) -> K::Output {
+    #[cfg(feature = "rayon")]
+    if kernel.work() > threads::GRAIN {
+        return threads::fork(kernel, run, rayon::current_num_threads());
+    }
+    run(kernel)
+}
+
 #[cfg(feature = "rayon")]
 mod threads {
     use super::{Join, Kernel};
-    use crate::simd::Simd;
 
     /// Work below which a thread costs more than it saves.
     pub(super) const GRAIN: usize = 1 << 15;
 
     /// Runs a kernel in so many pieces.
-    #[inline(never)]
-    pub(super) fn fork<K: Kernel + Send, S: Simd<K::Elem>>(simd: S, kernel: K, pieces: usize) -> K::Output {
-        if pieces < 2 || kernel.work() <= GRAIN {
-            return simd.vectorize(kernel);
-        }
-        match kernel.halve() {
-            Ok((first, second)) => {
-                let half = pieces / 2;
-                let (first, second) = rayon::join(|| fork(simd, first, half), || fork(simd, second, pieces - half));
-                first.join(second)
+    pub(super) fn fork<K: Kernel + Send>(
+        mut kernel: K,
+        run: impl Fn(K) -> K::Output + Copy + Sync,
+        pieces: usize,
+    ) -> K::Output {
+        if pieces >= 2 && kernel.work() > GRAIN {
+            match kernel.halve() {
+                Ok((first, second)) => {
+                    let half = pieces / 2;
+                    let (first, second) = both(|| fork(first, run, half), || fork(second, run, pieces - half));
+                    return first.join(second);
+                }
+                Err(whole) => kernel = whole,
             }
-            Err(whole) => simd.vectorize(whole),
         }
+        run(kernel)
+    }
+
+    /// [`rayon::join`], which is compiled once and not for every kernel.
+    fn both<R: Send>(first: impl FnOnce() -> R + Send, second: impl FnOnce() -> R + Send) -> (R, R) {
+        let (mut tasks, mut results) = ((Some(first), Some(second)), (None, None));
+        join(&mut || results.0 = tasks.0.take().map(|task| task()), &mut || {
+            results.1 = tasks.1.take().map(|task| task())
+        });
+        results.0.zip(results.1).expect("both tasks have run")
+    }
+
+    fn join(first: &mut (dyn FnMut() + Send), second: &mut (dyn FnMut() + Send)) {
+        rayon::join(first, second);
     }
 }
 
@@ -149,7 +164,8 @@ macro_rules! compile {
         impl Kernels for $float {}
         $(impl<'a> Runs<$kernel> for $float {
             fn launch(kernel: $kernel) -> Result<<$kernel as Kernel>::Output> {
-                dispatch(kernel)
+                let isa = Isa::active()?;
+                Ok(run_in_pieces(kernel, |kernel| run_on(isa, kernel)))
             }
         })*
     };
