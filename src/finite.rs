@@ -4,10 +4,11 @@ use alloc::boxed::Box;
 use alloc::vec::Vec;
 use core::fmt;
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::float::Float;
 use crate::kernel::Join;
 use crate::lanes::Lanes;
+use crate::scaled::Scaled;
 use crate::simd::Simd;
 use crate::view::MatRef;
 
@@ -50,40 +51,38 @@ pub struct NonFinite {
     pub counts: Counts,
     /// Where it came from.
     pub origin: Origin,
-    /// If a matrix product overflowed: the largest term of the sum that did.
+    /// If a product of matrices, a sum, a dot product or a norm overflowed: the largest term of the sum that did.
     pub largest_term: Option<Term>,
 }
 
-/// A term of a sum of products.
+/// A term of a sum: an element of an operand, or the product of two.
 ///
 /// ```
-/// use nanproof::{Error, MatMut, MatRef, matmul};
+/// use nanproof::{Error, Index, dot};
 ///
-/// let (a, b) = ([1e30_f32, 1.0], [1e30_f32, 1.0]);
-/// let result = matmul(MatRef::new(&a, 1, 2)?, MatRef::new(&b, 2, 1)?, MatMut::new(&mut [0.0], 1, 1)?);
-/// let Err(Error::NonFinite(report)) = result else { panic!("it overflows") };
-/// let [left, right] = report.largest_term.unwrap().factors;
-/// assert_eq!((left.operand, left.row, left.col), ("a", 0, 0));
-/// assert_eq!((right.operand, right.row, right.col), ("b", 0, 0));
-/// # Ok::<(), nanproof::Error>(())
+/// let Err(Error::NonFinite(report)) = dot(&[1.0_f32, 1e30], &[1.0, 1e30]) else { panic!("it overflows") };
+/// let term = report.largest_term.unwrap();
+/// assert_eq!((term.left.operand, term.left.index), ("a", Index::At(1)));
+/// assert_eq!(term.right.map(|right| (right.operand, right.index)), Some(("b", Index::At(1))));
+/// assert_eq!(term.to_string(), "a[1] * b[1] = 1.0e30 * 1.0e30");
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 pub struct Term {
-    /// What is multiplied.
-    pub factors: [Factor; 2],
+    /// The element, or the first factor.
+    pub left: Factor,
+    /// What it is multiplied by.
+    pub right: Option<Factor>,
 }
 
-/// An element of a matrix that is a factor of a [`Term`].
+/// An element of an operand in a [`Term`].
 #[derive(Clone, Copy, Debug, PartialEq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 pub struct Factor {
     /// The operand.
     pub operand: &'static str,
-    /// Its row; in a batch, that of the matrix which the report names.
-    pub row: usize,
-    /// Its column.
-    pub col: usize,
+    /// The element; in a batch, one of the matrix which the report names.
+    pub index: Index,
     /// Its value.
     pub value: f64,
 }
@@ -297,6 +296,48 @@ pub(crate) fn diagnose<'a, T: Float>(
     fault.map_or(Ok(()), |report| Err(report.into()))
 }
 
+/// What [`diagnose`] found; where a sum overflowed, with the largest of its terms.
+pub(crate) fn name_largest_term<I: Iterator<Item = Term>>(
+    mut result: Result<()>,
+    terms: impl FnOnce(Index) -> I,
+) -> Result<()> {
+    if let Err(Error::NonFinite(report)) = &mut result
+        && report.origin == Origin::Overflow
+    {
+        report.largest_term = terms(report.index).max_by(|x, y| x.size().compare_magnitude(y.size()));
+    }
+    result
+}
+
+impl Term {
+    fn size(&self) -> Scaled<f64> {
+        let right = self.right.map_or(Scaled::of(1.0), |right| Scaled::of(right.value));
+        Scaled::of(self.left.value).mul(right)
+    }
+}
+
+impl Factor {
+    pub(crate) fn new<T: Float>(operand: &'static str, index: Index, x: T) -> Self {
+        Self { operand, index, value: x.to_f64().unwrap_or(f64::NAN) }
+    }
+
+    /// The elements of a slice.
+    pub(crate) fn slice<T: Float>(operand: &'static str, x: &[T]) -> impl Iterator<Item = Self> {
+        x.iter().enumerate().map(move |(i, &x)| Self::new(operand, Index::At(i), x))
+    }
+
+    /// The elements of a row of a matrix.
+    pub(crate) fn row<T: Float>(operand: &'static str, x: MatRef<'_, T>, i: usize) -> impl Iterator<Item = Self> {
+        x.row_iter(i).enumerate().map(move |(j, &x)| Self::new(operand, Index::Cell(i, j), x))
+    }
+}
+
+impl From<Factor> for Term {
+    fn from(left: Factor) -> Self {
+        Self { left, right: None }
+    }
+}
+
 /// The origin of a fault in an operation without poles.
 pub(crate) fn overflow_or_invalid(_: Index, class: Class) -> Origin {
     match class {
@@ -322,15 +363,18 @@ impl fmt::Display for NonFinite {
 
 impl fmt::Display for Term {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let [left, right] = &self.factors;
-        write!(f, "{left} * {right} = {:.1e} * {:.1e}", left.value, right.value)
+        let Self { left, right } = self;
+        match right {
+            Some(right) => write!(f, "{left} * {right} = {:.1e} * {:.1e}", left.value, right.value),
+            None => write!(f, "{left} = {:.1e}", left.value),
+        }
     }
 }
 
 /// The operand and the element, without the value.
 impl fmt::Display for Factor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}[{}, {}]", self.operand, self.row, self.col)
+        write!(f, "{}{}", self.operand, self.index)
     }
 }
 

@@ -129,9 +129,9 @@ mod threads {
     /// [`rayon::join`], which is compiled once and not for every kernel.
     fn both<R: Send>(first: impl FnOnce() -> R + Send, second: impl FnOnce() -> R + Send) -> (R, R) {
         let (mut tasks, mut results) = ((Some(first), Some(second)), (None, None));
-        join(&mut || results.0 = tasks.0.take().map(|task| task()), &mut || {
-            results.1 = tasks.1.take().map(|task| task())
-        });
+        let mut run_first = || results.0 = tasks.0.take().map(|task| task());
+        let mut run_second = || results.1 = tasks.1.take().map(|task| task());
+        join(&mut run_first, &mut run_second);
         results.0.zip(results.1).expect("both tasks have run")
     }
 

@@ -2,19 +2,21 @@
 
 mod common;
 
+use std::iter;
+
 use common::{KINDS, Kind, Rng, data, mat, mat_mut, on_every_isa, report, wide};
 use nanproof::{
     Activation, BatchMut, BatchRef, Class, Error, FaultKind, FaultLog, Float, Gradcheck, GradientEvent, GradientFlag,
-    GradientLog, GradientRules, Index, LogError, Origin, TensorStats, check_finite, check_operation, gradcheck, linear,
-    matmul, matmul_backward, matmul_batched, sum,
+    GradientLog, GradientRules, Index, LogError, NonFinite, Origin, TensorStats, check_finite, check_operation, dot,
+    gradcheck, l2_norm, linear, lp_norm, lp_norm_rows, matmul, matmul_backward, matmul_batched, sum,
 };
 
 // Reports.
 
-/// The factors of the largest term.
-fn term(report: &nanproof::NonFinite) -> [(&'static str, usize, usize); 2] {
-    let term = report.largest_term.expect("a product that overflows has one");
-    term.factors.map(|factor| (factor.operand, factor.row, factor.col))
+/// The elements of the largest term.
+fn term(report: &NonFinite) -> Vec<(&'static str, Index)> {
+    let term = report.largest_term.expect("a sum that overflows has one");
+    iter::once(term.left).chain(term.right).map(|factor| (factor.operand, factor.index)).collect()
 }
 
 #[test]
@@ -24,18 +26,18 @@ fn the_largest_term_of_an_overflow_is_that_of_the_callers_operands() {
     let (a, b, mut c) = (mat(&a, 5, 40), mat(&b, 40, 3), [0.0; 15]);
     let found = report(matmul(a, b, mat_mut(&mut c, 5, 3)));
     assert_eq!((found.index, found.class, found.origin), (Index::Cell(2, 1), Class::NegInf, Origin::Overflow));
-    assert_eq!(term(&found), [("a", 2, 12), ("b", 12, 1)]);
+    assert_eq!(term(&found), [("a", Index::Cell(2, 12)), ("b", Index::Cell(12, 1))]);
     let text = found.to_string();
     assert!(text.contains("overflow, largest term a[2, 12] * b[12, 1] = -3.0e30 * 2.0e20; 1 of 15"), "{text}");
 
     // The same operands as transposes of what the caller has: a linear layer's weights, a gradient's factors.
     let found = report(linear(Activation::Identity, a, b.t(), None, mat_mut(&mut c, 5, 3)));
-    assert_eq!(term(&found), [("x", 2, 12), ("w", 1, 12)]);
+    assert_eq!(term(&found), [("x", Index::Cell(2, 12)), ("w", Index::Cell(1, 12))]);
     let (mut da, mut db) = ([0.0; 15], [0.0; 120]);
     let result = matmul_backward(mat(&[0.5; 15], 5, 3), b.t(), a, mat_mut(&mut da, 5, 3), mat_mut(&mut db, 3, 40));
     let found = report(result);
     assert_eq!((found.operand, found.index), ("da", Index::Cell(2, 1)));
-    assert_eq!(term(&found), [("dc", 2, 12), ("b", 1, 12)]);
+    assert_eq!(term(&found), [("dc", Index::Cell(2, 12)), ("b", Index::Cell(1, 12))]);
 }
 
 #[test]
@@ -46,9 +48,24 @@ fn the_largest_term_of_a_batch_is_of_the_matrix_that_the_report_names() {
     let (a, b, mut c) = (BatchRef::new(&a, 3, 2, 2).unwrap(), BatchRef::new(&b, 3, 2, 2).unwrap(), [0.0; 12]);
     let found = report(matmul_batched(a, b, BatchMut::new(&mut c, 3, 2, 2).unwrap()));
     assert_eq!(found.index, Index::Batch(2, 1, 0));
-    assert_eq!(term(&found), [("a", 1, 1), ("b", 1, 0)]);
+    assert_eq!(term(&found), [("a", Index::Cell(1, 1)), ("b", Index::Cell(1, 0))]);
     let text = found.to_string();
     assert!(text.contains("largest term a[1, 1] * b[1, 0] = 1.0e200 * 1.0e199"), "{text}");
+}
+
+#[test]
+fn the_largest_term_of_sums_and_norms() {
+    let x = [1.0, -3e38_f32, 2e38, -3.2e38, 0.0, -1e38];
+    let found = report(sum(&x));
+    assert_eq!(term(&found), [("x", Index::At(3))]);
+    assert_eq!(found.to_string(), "sum: sum is -Inf, born here: overflow, largest term x[3] = -3.2e38");
+    let found = report(dot(&x, &[1.0, 2.0, -1e3, 1.0, f32::MAX, 1.0]));
+    assert_eq!(term(&found), [("a", Index::At(2)), ("b", Index::At(2))]);
+    for norm in [report(l2_norm(&x)), report(lp_norm(1.0, &x)), report(lp_norm(3.0, &x))] {
+        assert_eq!(term(&norm), [("x", Index::At(3))], "{norm}");
+    }
+    let found = report(lp_norm_rows(1.0, mat(&[1.0, 2.0, -3e38, 3e38, 3e38, 3.1e38], 3, 2), &mut [0.0; 3]));
+    assert_eq!((found.index, term(&found)), (Index::At(1), vec![("x", Index::Cell(1, 0))]));
 }
 
 #[test]

@@ -61,6 +61,9 @@ pub struct Fault {
 /// A NaN that is left in the weights is met again in every step that follows. So what was passed in counts as passed on
 /// if there was a fault before it in the same step, or any in the step before; after a step without a fault, what is
 /// passed in is a cause again.
+///
+/// What was noted first counts as before: a thread that notes the result of an operation before it hands the result on
+/// has its causes told apart from what other threads make of them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 pub enum FaultKind {

@@ -64,6 +64,7 @@ pub struct DynamicLossScale<T> {
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
 #[must_use]
+#[expect(clippy::large_enum_variant, reason = "there is one at a time")]
 pub enum LossStep {
     /// The gradients are finite: take it.
     Take,

@@ -6,7 +6,7 @@ use alloc::vec::Vec;
 use core::ops::Range;
 
 use crate::error::{Error, Result, Shape, check_shape};
-use crate::finite::{Factor, Index, Operand, Origin, Term, diagnose, overflow_or_invalid};
+use crate::finite::{Factor, Index, Operand, Term, diagnose, name_largest_term, overflow_or_invalid};
 use crate::float::Float;
 use crate::gemm::{Gemm, Old, Target, lend_lists};
 use crate::kernel::launch;
@@ -159,9 +159,8 @@ impl Name {
 
     /// An element of it, to be reported.
     fn factor<T: Float>(self, x: MatRef<'_, T>, row: usize, col: usize) -> Option<Factor> {
-        let value = x.get(row, col)?.to_f64()?;
-        let (row, col) = if self.transposed { (col, row) } else { (row, col) };
-        Some(Factor { operand: self.name, row, col, value })
+        let index = if self.transposed { Index::Cell(col, row) } else { Index::Cell(row, col) };
+        Some(Factor::new(self.name, index, x.get(row, col)?))
     }
 }
 
@@ -258,22 +257,16 @@ impl<'a, T: Float> Product<'a, T> {
                 Old::Row(bias) | Old::Column(bias) => Operand::slice("bias", bias),
             },
         ];
-        let mut result = diagnose(operation, inputs, [names[2].operand(c)], overflow_or_invalid);
-        if let Err(Error::NonFinite(report)) = &mut result
-            && let (Origin::Overflow, Index::Cell(i, j)) = (report.origin, report.index)
-        {
-            report.largest_term = self.largest_term(names, i, j);
-        }
-        result
-    }
-
-    /// The largest term of the sum that is element `i, j` of the product.
-    fn largest_term(self, names: [Name; 3], i: usize, j: usize) -> Option<Term> {
-        let magnitude = |[a, b]: [Factor; 2]| Scaled::of(a.value).mul(Scaled::of(b.value));
-        let factors = |k| Some([names[0].factor(self.a, i, k)?, names[1].factor(self.b, k, j)?]);
-        let terms = (0..self.a.cols()).filter_map(factors);
-        let largest = terms.max_by(|&x, &y| magnitude(x).compare_magnitude(magnitude(y)));
-        largest.filter(|_| !self.alpha.is_zero()).map(|factors| Term { factors })
+        let found = diagnose(operation, inputs, [names[2].operand(c)], overflow_or_invalid);
+        name_largest_term(found, |index| {
+            let (i, j, terms) = match index {
+                Index::Cell(i, j) if !self.alpha.is_zero() => (i, j, self.a.cols()),
+                _ => (0, 0, 0),
+            };
+            (0..terms).filter_map(move |k| {
+                Some(Term { left: names[0].factor(self.a, i, k)?, right: Some(names[1].factor(self.b, k, j)?) })
+            })
+        })
     }
 
     /// The product by the kernel, for any layout of C; whether it is finite.

@@ -2,7 +2,7 @@
 
 use super::scale::scale;
 use crate::error::{Result, check_len};
-use crate::finite::{Operand, diagnose, overflow_or_invalid};
+use crate::finite::{Factor, Operand, Term, diagnose, name_largest_term, overflow_or_invalid};
 use crate::float::Float;
 use crate::kernel::{Join, Kernel};
 use crate::reduce::max_abs;
@@ -30,7 +30,8 @@ pub fn l2_norm<T: Float>(x: &[T]) -> Result<T> {
     if norm.is_finite() {
         return Ok(norm);
     }
-    diagnose("l2_norm", [Operand::slice("x", x)], [Operand::scalar("norm", norm)], overflow_or_invalid)?;
+    let found = diagnose("l2_norm", [Operand::slice("x", x)], [Operand::scalar("norm", norm)], overflow_or_invalid);
+    name_largest_term(found, |_| Factor::slice("x", x).map(Term::from))?;
     Ok(norm)
 }
 

@@ -8,7 +8,7 @@ use super::norm::MaxAbs;
 use super::power::safe_pow;
 use super::sum::Sum;
 use crate::error::{Error, Result, check_len, check_shape};
-use crate::finite::{Operand, diagnose, overflow_or_invalid};
+use crate::finite::{Factor, Index, Operand, Term, diagnose, name_largest_term, overflow_or_invalid};
 use crate::float::Float;
 use crate::kernel::{Join, launch};
 use crate::reduce::TwoTerm;
@@ -40,7 +40,8 @@ pub fn lp_norm<T: Float>(p: T, x: &[T]) -> Result<T> {
     check_order(NAME, p)?;
     let mut y = [T::zero()];
     if !write_norms(p, MatRef::new(x, 1, x.len())?, &mut y)? {
-        diagnose(NAME, [Operand::slice("x", x)], [Operand::scalar("norm", y[0])], overflow_or_invalid)?;
+        let found = diagnose(NAME, [Operand::slice("x", x)], [Operand::scalar("norm", y[0])], overflow_or_invalid);
+        name_largest_term(found, |_| Factor::slice("x", x).map(Term::from))?;
     }
     Ok(y[0])
 }
@@ -92,7 +93,11 @@ pub fn lp_norm_rows<T: Float>(p: T, x: MatRef<'_, T>, y: &mut [T]) -> Result<()>
     if write_norms(p, x, y)? {
         return Ok(());
     }
-    diagnose(NAME, [Operand::matrix("x", x)], [Operand::slice("y", y)], overflow_or_invalid)
+    let found = diagnose(NAME, [Operand::matrix("x", x)], [Operand::slice("y", y)], overflow_or_invalid);
+    name_largest_term(found, |index| {
+        let row = if let Index::At(row) = index { row } else { 0 };
+        Factor::row("x", x, row).map(Term::from)
+    })
 }
 
 /// The gradient of [`lp_norm_rows`]: as [`lp_norm_backward`], with an element of `dy` for each row.

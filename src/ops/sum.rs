@@ -2,7 +2,7 @@
 
 use super::scale::scale;
 use crate::error::{Result, check_len};
-use crate::finite::{Operand, diagnose, overflow_or_invalid};
+use crate::finite::{Factor, Operand, Term, diagnose, name_largest_term, overflow_or_invalid};
 use crate::float::Float;
 use crate::kernel::{Kernel, launch};
 use crate::lanes::Lanes;
@@ -33,7 +33,8 @@ pub fn sum<T: Float>(x: &[T]) -> Result<T> {
         return Ok(sum);
     }
     let sum = x.iter().fold(WideSum::new(), |sum, &x| sum.add_product(x, T::one())).value();
-    diagnose("sum", [Operand::slice("x", x)], [Operand::scalar("sum", sum)], overflow_or_invalid)?;
+    let found = diagnose("sum", [Operand::slice("x", x)], [Operand::scalar("sum", sum)], overflow_or_invalid);
+    name_largest_term(found, |_| Factor::slice("x", x).map(Term::from))?;
     Ok(sum)
 }
 
@@ -67,7 +68,8 @@ pub fn sum_backward<T: Float>(g: T, dx: &mut [T]) -> Result<()> {
 /// element is, or if the result overflows.
 ///
 /// ```
-/// assert_eq!(nanproof::dot(&[1e30_f32, 2.0], &[1e30, 0.5]).unwrap_err().to_string(), "dot: dot is +Inf, born here: overflow");
+/// let error = nanproof::dot(&[1e30_f32, 2.0], &[1e30, 0.5]).unwrap_err();
+/// assert_eq!(error.to_string(), "dot: dot is +Inf, born here: overflow, largest term a[0] * b[0] = 1.0e30 * 1.0e30");
 /// assert_eq!(nanproof::dot(&[1e30_f32, 2.0, 1e30], &[1e30, 0.5, -1e30])?, 1.0);
 /// # Ok::<(), nanproof::Error>(())
 /// ```
@@ -79,7 +81,10 @@ pub fn dot<T: Float>(a: &[T], b: &[T]) -> Result<T> {
     }
     let dot = a.iter().zip(b).fold(WideSum::new(), |sum, (&a, &b)| sum.add_product(a, b)).value();
     let inputs = [Operand::slice("a", a), Operand::slice("b", b)];
-    diagnose("dot", inputs, [Operand::scalar("dot", dot)], overflow_or_invalid)?;
+    let found = diagnose("dot", inputs, [Operand::scalar("dot", dot)], overflow_or_invalid);
+    name_largest_term(found, |_| {
+        Factor::slice("a", a).zip(Factor::slice("b", b)).map(|(left, right)| Term { left, right: Some(right) })
+    })?;
     Ok(dot)
 }
 
