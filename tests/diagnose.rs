@@ -64,7 +64,7 @@ fn the_largest_term_of_sums_and_norms() {
     for norm in [report(l2_norm(&x)), report(lp_norm(1.0, &x)), report(lp_norm(3.0, &x))] {
         assert_eq!(term(&norm), [("x", Index::At(3))], "{norm}");
     }
-    let found = report(lp_norm_rows(1.0, mat(&[1.0, 2.0, -3e38, 3e38, 3e38, 3.1e38], 3, 2), &mut [0.0; 3]));
+    let found = report(lp_norm_rows(1.0, mat(&[1.0_f32, 2.0, -3e38, 3e38, 3e38, 3.1e38], 3, 2), &mut [0.0; 3]));
     assert_eq!((found.index, term(&found)), (Index::At(1), vec![("x", Index::Cell(1, 0))]));
 }
 

@@ -262,20 +262,20 @@ impl<T: Float> Surveyed<T> {
                 self.add_subnormals(x);
             }
         }
-        let (sum, smallest, largest) = sum_and_range(simd, x);
+        let seen = Seen::of(simd, x);
+        let smallest = if small > 0 { smallest_but_zero(simd, x) } else { seen.smallest };
         self.smallest = self.smallest.min(smallest);
-        self.largest = self.largest.max(largest);
-        let exponent = Scaled::new(largest, 0).exponent;
-        if largest.is_zero() {
+        self.largest = self.largest.max(seen.largest);
+        let exponent = Scaled::new(seen.largest, 0).exponent;
+        self.chunks.push(if seen.largest.is_zero() {
             // It adds nothing to a sum, but counts; an exponent below all others does not matter.
-            self.chunks.push(Sums { count: x.len(), exponent: i32::MIN, mean: 0.0, rest: 0.0, squares: 0.0 });
+            Sums { count: x.len(), exponent: i32::MIN, mean: 0.0, rest: 0.0, squares: 0.0 }
         } else if T::LANES == 8 && exponent.abs() > MAX_EXPONENT {
             let scaled: Vec<T> = x.iter().map(|&x| ldexp(x, -exponent)).collect();
-            let (sum, ..) = sum_and_range(simd, &scaled);
-            self.chunks.push(Sums::new(simd, &scaled, sum, exponent));
+            Seen::of(simd, &scaled).sums(x.len(), exponent)
         } else {
-            self.chunks.push(Sums::new(simd, x, sum, 0));
-        }
+            seen.sums(x.len(), 0)
+        });
     }
 
     #[cold]
@@ -331,53 +331,85 @@ const MAX_EXPONENT: i32 = 400;
 /// What is further below the largest by this many powers of two is nothing beside it.
 const MAX_SHIFT: i32 = 2200;
 
-impl Sums {
+/// What a loop over a chunk sees.
+#[derive(Clone, Copy)]
+struct Seen<T> {
+    /// A number near the mean: sums of distances from it cancel little.
+    origin: f64,
+    distances: f64,
+    squares: f64,
+    /// Of the magnitudes.
+    smallest: T,
+    largest: T,
+}
+
+impl<T: Float> Seen<T> {
+    /// From the mean of the first block on; if that turns out to be far from the mean, again from the mean.
     #[inline(always)]
-    fn new<T: Float, S: Simd<T>>(simd: S, x: &[T], sum: f64, exponent: i32) -> Self {
-        let count = x.len().max(1) as f64;
-        let mean = sum / count;
-        let means = Lanes::splat(simd.wide(), mean);
+    fn of<S: Simd<T>>(simd: S, x: &[T]) -> Self {
+        let first = &x[..x.len().min(T::LANES)];
+        let mut seen = Self::from(simd, x, first.iter().map(|&x| wide(x)).sum::<f64>() / first.len().max(1) as f64);
+        let sums = seen.sums(x.len(), 0);
+        if sums.squares < seen.squares * LEFT_OVER {
+            seen = Self::from(simd, x, sums.mean);
+        }
+        seen
+    }
+
+    #[inline(always)]
+    fn from<S: Simd<T>>(simd: S, x: &[T], origin: f64) -> Self {
         let [mut distances, mut squares] = [[Lanes::zero(simd.wide()); 2]; 2];
+        let [mut nearest, mut largest] = [T::neg_infinity(), T::zero()].map(|x| Lanes::splat(simd, x));
         let (blocks, tail) = T::blocks(x);
         for block in blocks {
-            for (i, x) in halves(Lanes::load(simd, block)).enumerate() {
-                let distance = x - means;
+            let x = Lanes::load(simd, block);
+            for (i, x) in halves(x).enumerate() {
+                let distance = x - x.all(origin);
                 distances[i] = distances[i] + distance;
                 squares[i] = squares[i] + distance * distance;
             }
+            let magnitude = x.abs();
+            nearest = (-magnitude).larger(nearest);
+            largest = magnitude.larger(largest);
         }
-        let [mut distances, mut squares] = [total(distances), total(squares)];
-        for distance in tail.iter().map(|&x| wide(x) - mean) {
-            distances += distance;
-            squares += distance * distance;
-        }
-        let rest = distances / count;
-        Self { count: x.len(), exponent, mean, rest, squares: squares - distances * rest }
+        let [distances, squares] = [total(distances), total(squares)];
+        let (smallest, largest) = (-nearest.fold(T::max), largest.fold(T::max));
+        tail.iter().fold(Self { origin, distances, squares, smallest, largest }, |seen, &x| {
+            let (distance, magnitude) = (wide(x) - origin, x.abs());
+            Self {
+                origin,
+                distances: seen.distances + distance,
+                squares: seen.squares + distance * distance,
+                smallest: seen.smallest.min(magnitude),
+                largest: seen.largest.max(magnitude),
+            }
+        })
+    }
+
+    fn sums(self, count: usize, exponent: i32) -> Sums {
+        let shift = self.distances / count.max(1) as f64;
+        let mean = self.origin + shift;
+        Sums { count, exponent, mean, rest: self.origin - mean + shift, squares: self.squares - self.distances * shift }
     }
 }
 
-/// The sum, the smallest magnitude that is not 0 (or infinity), and the largest.
+/// If less of the squares of distances than this is left over by the distance of their origin from the mean, their
+/// rounding errors show.
+const LEFT_OVER: f64 = 1.0 / 64.0;
+
+/// The smallest magnitude but 0; infinite if there is none.
 #[inline(always)]
-fn sum_and_range<T: Float, S: Simd<T>>(simd: S, x: &[T]) -> (f64, T, T) {
-    let (zero, infinity) = (Lanes::zero(simd), Lanes::splat(simd, T::infinity()));
-    let mut sums = [Lanes::zero(simd.wide()); 2];
-    let (mut smallest, mut largest) = (infinity, zero);
+fn smallest_but_zero<T: Float, S: Simd<T>>(simd: S, x: &[T]) -> T {
+    let [zero, infinity] = [T::zero(), T::infinity()].map(|x| Lanes::splat(simd, x));
+    let mut nearest = -infinity;
     each_block(
         simd,
         x,
         T::zero(),
         #[inline(always)]
-        |x| {
-            for (sum, x) in sums.iter_mut().zip(halves(x)) {
-                *sum = *sum + x;
-            }
-            let magnitude = x.abs();
-            largest = magnitude.larger(largest);
-            let not_zero = magnitude.eq(zero).select(infinity, magnitude);
-            smallest = not_zero.lt(smallest).select(not_zero, smallest);
-        },
+        |x| nearest = (-x.eq(zero).select(infinity, x.abs())).larger(nearest),
     );
-    (total(sums), smallest.fold(T::min), largest.fold(T::max))
+    -nearest.fold(T::max)
 }
 
 /// The lanes in `f64`. Those of `f64` itself are one half.
