@@ -296,7 +296,7 @@ pub(crate) fn diagnose<'a, T: Float>(
     fault.map_or(Ok(()), |report| Err(report.into()))
 }
 
-/// What [`diagnose`] found; where a sum overflowed, with the largest of its terms.
+/// What [`diagnose`] found; where a sum overflowed, with the first of its largest terms.
 pub(crate) fn name_largest_term<I: Iterator<Item = Term>>(
     mut result: Result<()>,
     terms: impl FnOnce(Index) -> I,
@@ -304,7 +304,8 @@ pub(crate) fn name_largest_term<I: Iterator<Item = Term>>(
     if let Err(Error::NonFinite(report)) = &mut result
         && report.origin == Origin::Overflow
     {
-        report.largest_term = terms(report.index).max_by(|x, y| x.size().compare_magnitude(y.size()));
+        let larger = |x: Term, y: Term| if x.size().compare_magnitude(y.size()).is_lt() { y } else { x };
+        report.largest_term = terms(report.index).reduce(larger);
     }
     result
 }
