@@ -78,18 +78,18 @@ fn threads<T: Float>() {
     // Above the grain of 2^15 for every operation; matmul has 130 x 130 x 1000 / 32.
     const LARGE: [(usize, usize); 3] = [(1, 140_000), (130, 1000), (9000, 13)];
     let pools = [1, 2, 3].map(|n| rayon::ThreadPoolBuilder::new().num_threads(n).build().expect("threads to be had"));
-    for (name, run) in every_op::<T>() {
-        for (rows, cols) in LARGE {
-            if rows > 1000 && name.starts_with("matmul") {
-                continue; // its result would have 81 million elements
-            }
-            for kind in [Some(Kind::Within(30.0)), Some(Kind::AnyFinite), None] {
-                let draw = |seed| match kind {
-                    Some(kind) => data::<T>(seed, kind, rows * cols),
-                    None => cancelling(seed, rows * cols),
-                };
-                let [x, y, z] = [1, 2, 3].map(draw);
-                let case = Case { rows, cols, x: &x, y: &y, z: &z, g: num(1.25) };
+    for (rows, cols) in LARGE {
+        for kind in [Some(Kind::Within(30.0)), Some(Kind::AnyFinite), None] {
+            let draw = |seed| match kind {
+                Some(kind) => data::<T>(seed, kind, rows * cols),
+                None => cancelling(seed, rows * cols),
+            };
+            let [x, y, z] = [1, 2, 3].map(draw);
+            let case = Case { rows, cols, x: &x, y: &y, z: &z, g: num(1.25) };
+            for (name, run) in every_op::<T>() {
+                if rows > 1000 && name.starts_with("matmul") {
+                    continue; // its result would have 81 million elements
+                }
                 let isa = nanproof::Isa::active().expect("no other is asked for");
                 let outcomes =
                     pools.each_ref().map(|pool| pool.install(|| isa.run(|| Ok(run(case)))).expect("it is available"));
