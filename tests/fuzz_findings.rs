@@ -2,8 +2,10 @@
 
 use nanproof::reference::{self, ulp_error};
 use nanproof::{
-    Class, CrossEntropy, Error, Index, MatMut, MatRef, Origin, TensorStats, cross_entropy_in_place,
-    cross_entropy_with_gradient, elu, l2_norm_backward, lp_norm, matmul_backward, safe_div_backward,
+    AdamW, BatchMut, BatchRef, Class, CrossEntropy, Error, Index, MatMut, MatRef, Origin, Reduction, Safe, TensorStats,
+    binary_cross_entropy, binary_cross_entropy_backward, clip_unitwise, cross_entropy_in_place,
+    cross_entropy_with_gradient, elu, kl_divergence, l2_norm_backward, lp_norm, matmul_backward, safe_div_backward,
+    safe_pow_backward, xlogy_backward,
 };
 
 /// The gradients multiply by transposes; a report speaks of the operands as they were passed in.
@@ -91,5 +93,103 @@ fn lp_norm_beside_an_element_that_does_not_count() -> nanproof::Result<()> {
 fn statistics_of_elements_next_to_each_other() -> nanproof::Result<()> {
     assert_eq!(TensorStats::of(&[1.0, 1.0 + f64::EPSILON])?.std, f64::EPSILON / 2.0);
     assert_eq!(TensorStats::of(&[0.1; 10_000])?.std, 0.0);
+    Ok(())
+}
+
+/// The sum of the losses overflows and their mean does not.
+#[test]
+fn binary_cross_entropy_has_a_mean_where_the_sum_overflows() -> nanproof::Result<()> {
+    let loss = binary_cross_entropy(Reduction::Mean, &[f32::MAX, -f32::MAX, 0.0, 0.0], &[0.0, 1.0, 0.0, 1.0])?;
+    assert_eq!(loss.value, f32::MAX / 2.0);
+    assert!(binary_cross_entropy(Reduction::Sum, &[f32::MAX; 2], &[0.0; 2]).is_err());
+    Ok(())
+}
+
+/// A partial sum overflows and the divergence does not.
+#[test]
+fn kl_divergence_of_partial_sums_that_overflow() -> nanproof::Result<()> {
+    for at in 0..3 {
+        let mut log_q = [-f32::MAX; 3];
+        log_q[at] = f32::MAX;
+        assert_eq!(kl_divergence(&[1.0; 3], &log_q)?, f32::MAX);
+    }
+    Ok(())
+}
+
+/// A power below all numbers is 0, but that does not hide an upstream gradient that is not finite.
+#[test]
+fn safe_pow_backward_passes_on_a_nan_through_a_power_of_zero() {
+    for (x, y) in [(6.5e30_f32, -1.1e38), (0.5, f32::INFINITY), (f32::INFINITY, -2.0)] {
+        for g in [f32::NAN, f32::INFINITY] {
+            let (mut dx, mut dy) = ([0.0], [0.0]);
+            let result = safe_pow_backward(Safe::default(), &[x], &[y], &[g], &mut dx, &mut dy);
+            let Err(Error::NonFinite(report)) = result else { panic!("not reported: {result:?}, {dx:?}, {dy:?}") };
+            assert_eq!(report.origin, Origin::PassedIn);
+            assert!(!dx[0].is_finite() && !dy[0].is_finite());
+        }
+    }
+}
+
+/// A sum over rows overflows on the way, and another result overflows indeed: the sum is right all the same.
+#[test]
+fn gradients_of_a_row_are_sums_of_their_own() {
+    let (mut dx, mut dy) = ([0.0_f32; 6], [0.0; 2]);
+    let g = [3e38, 3e38, 3e38, 1.0, -3e38, 1.0];
+    let result = xlogy_backward(&[1.0; 6], &[1.0, 1e-30], &g, &mut dx, &mut dy);
+    assert!(matches!(result, Err(Error::NonFinite(report)) if report.operand == "dx"));
+    assert_eq!(dy[0], 3e38);
+}
+
+/// The sum of a column does not depend on whether that of another one overflows on the way.
+#[test]
+fn gradients_of_columns_do_not_touch_one_another() -> nanproof::Result<()> {
+    let (mut dx, mut dy) = ([0.0_f32; 6], [0.0; 2]);
+    let tiny = f32::from_bits(1);
+    xlogy_backward(&[1.0; 6], &[1.0; 2], &[3e38, tiny, 3e38, tiny, -3e38, tiny], &mut dx, &mut dy)?;
+    assert_eq!(dy, [3e38, 3.0 * tiny]);
+    Ok(())
+}
+
+/// 0 times infinity is no limit.
+#[test]
+fn clip_unitwise_by_nothing_and_by_infinity() -> nanproof::Result<()> {
+    const INF: f32 = f32::INFINITY;
+    for (w, clipping, eps, want) in [(2.0_f32, 0.0, INF, 0.0), (0.0, INF, 0.0, 1.0), (2.0, INF, INF, 1.0)] {
+        let mut g = [1.0, -1.0];
+        clip_unitwise(MatRef::new(&[w; 2], 1, 2)?, MatMut::new(&mut g, 1, 2)?, clipping, eps)?;
+        assert_eq!(g, [want, -want], "{w}, {clipping}, {eps}");
+    }
+    Ok(())
+}
+
+/// There is no such matrix, wherever it would begin; and none at all in an empty stack, whatever the strides.
+#[test]
+fn a_stack_has_nothing_past_its_end() -> nanproof::Result<()> {
+    BatchRef::with_strides(&[0.0_f32; 6], 0, 37, 6, 6, 4, usize::MAX)?;
+    assert!(BatchRef::new(&[0.0_f32; 6], 2, 1, 3)?.get(usize::MAX).is_none());
+    assert!(BatchMut::new(&mut [0.0_f32; 6], 2, 1, 3)?.get_mut(usize::MAX).is_none());
+    Ok(())
+}
+
+/// The probability of what did not happen underflows, and its product with the upstream gradient does not.
+#[test]
+fn binary_cross_entropy_backward_of_a_probability_that_underflows() -> nanproof::Result<()> {
+    let (x, t, mut dx) = ([-800.0_f64, 800.0, -720.0], [0.0, 1.0, 0.0], [0.0; 3]);
+    binary_cross_entropy_backward(Reduction::Sum, &x, &t, 1e250, &mut dx)?;
+    for i in 0..3 {
+        let error = ulp_error(dx[i], reference::binary_cross_entropy_backward(x[i], t[i], 1e250));
+        assert!(dx[i] != 0.0 && error <= 3.0, "{}: {:e}, {error} ULP", x[i], dx[i]);
+    }
+    Ok(())
+}
+
+/// The mean square is finite, and so is its root; what is between them need not be.
+#[test]
+fn adam_with_a_corrected_mean_square_that_overflows() -> nanproof::Result<()> {
+    let (mut w, mut m, mut v) = ([0.0_f32], [1.0], [1.6e38]);
+    let adam = AdamW { learning_rate: 1e20, weight_decay: 0.0, beta1: 0.0, ..AdamW::default() };
+    adam.step(1, &mut w, &[1.0], &mut m, &mut v)?;
+    let want = -1e20 / (1.6e38_f64 * 1000.0 * 0.999).sqrt();
+    assert!((f64::from(w[0]) / want - 1.0).abs() < 1e-4, "{w:?} for {want}");
     Ok(())
 }

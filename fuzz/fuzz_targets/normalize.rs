@@ -1,4 +1,4 @@
-//! Statistics, norms and normalisations of rows, and clipping by norms, of operands of any magnitude.
+//! Statistics, norms and normalisations of rows, of operands of any magnitude.
 
 #![no_main]
 
@@ -12,7 +12,7 @@ fn run<T: Float>(u: &mut Unstructured<'_>) -> Drawn<()> {
     let long = u.ratio(1, 32)?;
     let (rows, cols) = (length(u, if long { 2 } else { 12 })?, length(u, if long { 3000 } else { 70 })?);
     let x = Matrix::<T>::draw(u, rows, cols, true)?;
-    match u.int_in_range(0..=7)? {
+    match u.int_in_range(0..=5)? {
         0 => {
             let (weight, bias) = (maybe(u, cols)?, maybe(u, cols)?);
             normalisation(Unit::Deviation, small(u)?, &x, [weight, bias], &near(u, rows, cols)?);
@@ -21,13 +21,11 @@ fn run<T: Float>(u: &mut Unstructured<'_>) -> Drawn<()> {
         2 => normalisation(Unit::Norm, small(u)?, &x, [None, None], &near(u, rows, cols)?),
         3 => cosines(&x, &near(u, rows, cols)?, &about(u, rows)?),
         4 => statistics(*u.choose(&[0, 0, 1, 2])?, *u.choose(&Statistic::ALL)?, &x, &about(u, rows)?),
-        5 => {
+        _ => {
             let order =
                 if u.arbitrary()? { *u.choose(&[1.0, 2.0, 3.0, 0.5, f64::INFINITY])? } else { wide(scalar::<T>(u)?) };
             norms(num(order), &x, &about(u, rows)?);
         }
-        6 => clipping_of_one(&x.to_dense().data, limit(u)?),
-        _ => clipping_of_all(&(0..rows).map(|i| x.row(i)).collect::<Vec<_>>(), limit(u)?),
     }
     Ok(())
 }
@@ -48,12 +46,6 @@ fn small<T: Float>(u: &mut Unstructured<'_>) -> Drawn<T> {
         2 => num(1e-5),
         _ => scalar(u)?,
     })
-}
-
-/// A limit of a norm, of any magnitude.
-fn limit<T: Float>(u: &mut Unstructured<'_>) -> Drawn<T> {
-    let any: T = scalar(u)?;
-    Ok(if u.ratio(1, 8)? { any } else { any.abs() })
 }
 
 /// The rows to compare with the reference.
@@ -282,92 +274,6 @@ fn check_norm<T: Float>(name: &str, x: &[T], single: &Result<T>, of_row: T) {
     match single {
         Ok(norm) => assert!(same(*norm, of_row), "{name} of {x:?}: {norm:e} and {of_row:e}"),
         Err(_) => assert!(!of_row.is_finite() && is_reported(single), "{name} of {x:?}: {single:?} and {of_row:e}"),
-    }
-}
-
-fn clipping_of_one<T: Float>(x: &[T], max: T) {
-    let f = |[x]: [&mut [T]; 1]| clip_by_norm(x, max);
-    let Outcome { written: [y], result } = everywhere("clip_by_norm", [x], f);
-    assert_eq!(is_refused(&result), max.is_nan() || max < T::zero(), "{result:?}");
-    check_report(&result, &[("x", Operand::Slice(x))], &[], &[]);
-    check_clip(max, x, &y, &result);
-    if result.is_ok() {
-        clipping_again(max, &y);
-    }
-}
-
-fn clipping_of_all<T: Float>(tensors: &[Vec<T>], max: T) {
-    let flat = tensors.concat();
-    let f = |[flat]: [&mut [T]; 1]| clip_by_global_norm(&mut parts(flat, tensors), max);
-    let Outcome { written: [y], result } = everywhere("clip_by_global_norm", [&flat], f);
-    assert_eq!(is_refused(&result), max.is_nan() || max < T::zero(), "{result:?}");
-    check_report(&result, &[("tensors", Operand::Tensors(tensors))], &[], &[]);
-    check_clip(max, &flat, &y, &result);
-
-    // The order of the tensors changes no bit.
-    let reversed: Vec<_> = tensors.iter().rev().cloned().collect();
-    let mut z = reversed.concat();
-    let again = clip_by_global_norm(&mut parts(&mut z, &reversed), max);
-    let z: Vec<T> = parts(&mut z, &reversed).into_iter().rev().flat_map(|x| x.to_vec()).collect();
-    assert_same("clip_by_global_norm, in another order", &z, &y);
-    assert_eq!(again.ok(), result.ok());
-}
-
-/// A slice in parts as long as the tensors.
-fn parts<'a, T>(mut rest: &'a mut [T], tensors: &[Vec<T>]) -> Vec<&'a mut [T]> {
-    let mut parts = Vec::new();
-    for tensor in tensors {
-        let (part, others) = rest.split_at_mut(tensor.len());
-        parts.push(part);
-        rest = others;
-    }
-    parts
-}
-
-fn check_clip<T: Float>(max: T, x: &[T], y: &[T], result: &Result<Clip<T>>) {
-    let clip = match result {
-        Ok(clip) => clip,
-        Err(_) => {
-            assert!(is_refused(result) || !all_finite(x), "{result:?}");
-            return assert_same("clipping wrote what it refused", y, x);
-        }
-    };
-    assert!(all_finite(x) && all_finite(y), "{x:?}, {max:e}: {y:?}");
-    assert_eq!(clip.clipped, clip.norm > max, "{clip:?}");
-    if !clip.clipped {
-        assert_eq!(clip.scale, T::one());
-        assert_same("within the limit", y, x);
-    }
-    if x.len() > 300 {
-        return;
-    }
-    assert_ulp("the norm", clip.norm, reference::l2_norm(x), if T::LANES == 16 { 2.0 } else { 1.0 });
-    for (i, (&got, want)) in y.iter().zip(reference::clip_by_norm(x, max)).enumerate() {
-        assert_ulp(&format!("{:e} clipped to {max:e}, at {i} of {x:?}", x[i]), got, want, CLIP_ULPS);
-    }
-    if max.is_finite() {
-        let excess = clip_error::<T>(y.len(), Wide::new(max));
-        assert!(reference::l2_norm(y) <= Wide::new(max) + excess, "{x:?} clipped to {max:e}: {y:?}");
-    }
-}
-
-/// What elements are within that were clipped.
-const CLIP_ULPS: f64 = 4.0;
-
-/// What the norm of `n` elements is within that were clipped to a norm.
-fn clip_error<T: Float>(n: usize, norm: Wide) -> Wide {
-    Wide::new(CLIP_ULPS) * (Wide::new(T::epsilon()) * norm + Wide::new(n as f64).sqrt() * smallest::<T>())
-}
-
-/// Clipping what was clipped moves it no further than the error of either.
-fn clipping_again<T: Float>(max: T, y: &[T]) {
-    let mut z = y.to_vec();
-    let result = clip_by_norm(&mut z, max);
-    check_clip(max, y, &z, &result);
-    let error = clip_error::<T>(y.len(), Wide::new(max));
-    for (&y, &z) in y.iter().zip(&z) {
-        let moved = (Wide::new(y) - Wide::new(z)).abs();
-        assert!(moved <= error + error, "{y:e} clipped to {max:e} became {z:e}");
     }
 }
 

@@ -70,8 +70,8 @@ impl<T: Float> Pair<'_, T> {
 
     /// Applies a formula that gives both gradients, of which the second is summed over the rows.
     ///
-    /// The formula is linear in `g`: a sum that overflows on the way to a number that does not is taken once more, of
-    /// terms that are smaller.
+    /// The formula is linear in `g`: a sum that overflows, perhaps on the way to a number that does not, is taken once
+    /// more, of terms that are smaller.
     pub(crate) fn gradients<F: Formula<T, 3, 2>>(&self, formula: F, g: &[T], da: &mut [T], db: &mut [T]) -> Result<Seen>
     where
         T: for<'a> Runs<Elementwise<'a, T, F, 3, 2>>,
@@ -91,19 +91,21 @@ impl<T: Float> Pair<'_, T> {
             sums.add(terms, chunk.finite)?;
             seen = seen.join(chunk);
         }
-        sums.write(0, db);
+        db.iter_mut().enumerate().for_each(|(j, db)| *db = sums.value(j, 0));
         let overflows = |db: &[T]| db.iter().any(|db| !db.is_finite());
-        if seen.finite && overflows(db) {
+        if overflows(db) {
             let shift = (usize::BITS - (a.len() / b.len()).leading_zeros()).cast_signed() + 1;
             let (mut sums, mut smaller) = (RowSums::new(b.len()), terms.clone());
             let mut unused = terms.clone();
             for (a, g) in chunks() {
                 let len = a.len();
                 smaller[..len].iter_mut().zip(g).for_each(|(smaller, &g)| *smaller = g * power(-shift));
-                apply(formula, [a, &tile[..len], &smaller[..len]], [&mut unused[..len], &mut terms[..len]])?;
-                sums.add(&terms[..len], true)?;
+                let outputs = [&mut unused[..len], &mut terms[..len]];
+                let chunk = apply(formula, [a, &tile[..len], &smaller[..len]], outputs)?;
+                sums.add(&terms[..len], chunk.finite)?;
             }
-            sums.write(shift, db);
+            let overflowed = db.iter_mut().enumerate().filter(|(_, db)| !db.is_finite());
+            overflowed.for_each(|(j, db)| *db = sums.value(j, shift));
         }
         Ok(Seen { finite: seen.finite && !overflows(db), ..seen })
     }
@@ -177,7 +179,7 @@ fn tile<T: Float>(row: &[T]) -> Vec<T> {
 /// Sums over the rows, one for each column.
 struct RowSums<T> {
     sums: Vec<TwoTerm<T>>,
-    /// Of the rows with terms that are not finite.
+    /// Of the terms that are not finite.
     not_finite: Vec<T>,
 }
 
@@ -198,16 +200,16 @@ impl<T: Float> RowSums<T> {
         }
         if !is_finite {
             for row in terms.chunks(self.sums.len()) {
-                self.not_finite.iter_mut().zip(row).for_each(|(sum, &term)| *sum = *sum + term);
+                let columns = self.not_finite.iter_mut().zip(row).filter(|(_, term)| !term.is_finite());
+                columns.for_each(|(sum, &term)| *sum = *sum + term);
             }
         }
         Ok(())
     }
 
-    /// Writes the sums times `2^shift`.
-    fn write(&self, shift: i32, y: &mut [T]) {
-        for ((y, sum), &not_finite) in y.iter_mut().zip(&self.sums).zip(&self.not_finite) {
-            *y = if not_finite.is_finite() { ldexp(sum.value(), shift) } else { not_finite };
-        }
+    /// The sum of a column times `2^shift`.
+    fn value(&self, j: usize, shift: i32) -> T {
+        let not_finite = self.not_finite[j];
+        if not_finite.is_finite() { ldexp(self.sums[j].value(), shift) } else { not_finite }
     }
 }

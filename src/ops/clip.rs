@@ -199,7 +199,7 @@ pub fn clip_rows_with_norms<T: Float>(x: MatMut<'_, T>, norms: &[T], max_norm: T
 /// `w`: `g[i] *= limit / |g[i]|` if `|g[i]| > limit`, with `limit = clipping * max(|w[i]|, eps)`. Returns how many rows
 /// were clipped.
 ///
-/// A limit that overflows clips nothing. Within 6 ULP of the true value. Source: Brock, De, Smith and Simonyan,
+/// A limit that overflows clips nothing. `clipping = 0` gives zeros, `+Inf` never clips. Within 6 ULP of the true value. Source: Brock, De, Smith and Simonyan,
 /// "High-performance large-scale image recognition without normalization", 2021 (adaptive gradient clipping; there
 /// `clipping = 0.01`, `eps = 0.001`).
 ///
@@ -226,7 +226,10 @@ pub fn clip_unitwise<T: Float>(w: MatRef<'_, T>, g: MatMut<'_, T>, clipping: T, 
         let norm = own_norm(i, w)?;
         let floor = Scaled::of(eps);
         let largest = if norm.narrow::<T>() < eps { floor } else { norm };
-        Ok(Some((own_norm(i, g)?, Scaled::of(clipping).mul(largest).narrow())))
+        // Neither is to be multiplied with 0 or infinity, which might give no number.
+        let has_product = clipping > T::zero() && clipping.is_finite();
+        let limit = if has_product { Scaled::of(clipping).mul(largest).narrow() } else { clipping };
+        Ok(Some((own_norm(i, g)?, limit)))
     })
 }
 

@@ -10,6 +10,7 @@ use crate::float::Float;
 use crate::kernel::launch;
 use crate::lanes::Lanes;
 use crate::math;
+use crate::scaled::WideSum;
 use crate::simd::Simd;
 use crate::sweep::{Formula, Guard, apply};
 
@@ -38,7 +39,7 @@ pub fn binary_cross_entropy<T: Float>(reduction: Reduction, logits: &[T], target
     check_len(NAME, "targets", targets.len(), logits.len(), "the length of logits")?;
     let mut losses = vec![T::zero(); logits.len()];
     apply(BinaryCrossEntropy, [logits, targets], [&mut losses])?;
-    let value = launch(Sum { x: &losses })?.value() / reduction.divisor(logits.len());
+    let value = total(&losses, reduction.divisor(logits.len()))?;
     if !value.is_finite() {
         let outputs = [Operand::slice("losses", &losses), Operand::scalar("loss", value)];
         diagnose(NAME, read(logits, targets), outputs, overflow_or_invalid)?;
@@ -104,7 +105,7 @@ pub fn kl_divergence<T: Float>(p: &[T], log_q: &[T]) -> Result<T> {
     check_len(NAME, "log_q", log_q.len(), p.len(), "the length of p")?;
     let mut terms = vec![T::zero(); p.len()];
     apply(Divergence, [p, log_q], [&mut terms])?;
-    let value = launch(Sum { x: &terms })?.value();
+    let value = total(&terms, T::one())?;
     if value.is_finite() {
         return Ok(value);
     }
@@ -136,6 +137,15 @@ pub fn kl_divergence_backward<T: Float>(p: &[T], log_q: &[T], g: T, dp: &mut [T]
     }
     let inputs = divergence_operands(p, log_q).into_iter().chain([Operand::scalar("g", g)]);
     diagnose(NAME, inputs, [Operand::slice("dp", dp), Operand::slice("dlog_q", dlog_q)], overflow_or_invalid)
+}
+
+/// The sum of terms over a divisor. It may be finite where a partial sum, or the sum, is not.
+fn total<T: Float>(terms: &[T], divisor: T) -> Result<T> {
+    let sum = launch(Sum { x: terms })?.value();
+    if sum.is_finite() {
+        return Ok(sum / divisor);
+    }
+    Ok(terms.iter().fold(WideSum::new(), |sum, &term| sum.add_product(term, T::one())).divided_by(divisor))
 }
 
 /// The operands, without the infinite logits whose loss is 0.
@@ -179,8 +189,16 @@ impl<T: Float> Formula<T, 2, 1> for BinaryCrossEntropyBackward<T> {
         let (zero, one) = (x.all(T::zero()), x.all(T::one()));
         let e = math::exp_of_difference(-x.abs(), zero);
         let rare = e / (one + e); // sigmoid(-|x|)
-        let difference = zero.lt(x).select((one - t) - rare, rare - t);
-        [x.all(self.factor) * difference]
+        let is_positive = zero.lt(x);
+        let rest = is_positive.select(one - t, t);
+        let dx = x.all(self.factor) * is_positive.select(rest - rare, rare - rest);
+        // Beside a target that is sure the rare outcome counts alone: its probability may underflow, the product not.
+        let alone = rest.eq(zero) & rare.lt(x.all(T::min_positive_value())) & x.abs().lt(x.all(T::infinity()));
+        if !alone.any() {
+            return [dx];
+        }
+        let product = math::sigmoid_times(x.all(self.factor), -x.abs(), zero);
+        [alone.select(is_positive.select(-product, product), dx)]
     }
 }
 

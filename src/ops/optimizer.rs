@@ -328,6 +328,22 @@ pub struct AdamWStep<T> {
     correction: T,
 }
 
+impl<T: Float> AdamWStep<T> {
+    /// The root of the corrected mean square, which may itself be too large.
+    #[inline(always)]
+    fn root<S: Simd<T>>(self, v: Lanes<T, S>) -> Lanes<T, S> {
+        let corrected = v * v.all(self.correction);
+        let too_large = corrected.eq(v.all(T::infinity()));
+        if !too_large.any() {
+            return corrected.sqrt();
+        }
+        // No correction is as large as the square of this power.
+        let half = T::FRACTION_BITS.cast_signed() / 2 + 2;
+        let smaller = v * v.all(power(-2 * half)) * v.all(self.correction);
+        too_large.select(smaller.sqrt() * v.all(power(half)), corrected.sqrt())
+    }
+}
+
 impl<T: Float> Formula<T, 1, 3> for AdamWStep<T> {
     #[inline(always)]
     fn apply<S: Simd<T>>(
@@ -341,7 +357,7 @@ impl<T: Float> Formula<T, 1, 3> for AdamWStep<T> {
         let g = if self.decay == Decay::Gradients { w.mul_add(g.all(weight_decay), g) } else { g };
         let m = decayed(m, beta1, g * g.all(one - beta1));
         let v = decayed(v, beta2, (g * g.all(one - beta2)) * g);
-        let direction = m / ((v * g.all(self.correction)).sqrt() + g.all(eps));
+        let direction = m / (self.root(v) + g.all(eps));
         let w = if self.decay == Decay::Weights { w.mul_add(g.all(-learning_rate * weight_decay), w) } else { w };
         [direction.mul_add(g.all(-self.rate), w), m, v]
     }

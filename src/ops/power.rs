@@ -362,6 +362,8 @@ impl<T: Float> Formula<T, 3, 2> for PowerBackward<T> {
         let at_zero = x.eq(zero);
         let nothing = guarded | (g.eq(zero) & x.eq(x) & y.eq(y));
         let log = math::ln_parts((guarded | at_zero).select(one, x.abs()), zero);
+        // A power of 0 outweighs infinite operands, but no upstream gradient that is not finite.
+        let is_finite = g.abs().lt(x.all(T::infinity()));
         let ((g_part, g_exp), (y_part, y_exp)) = (math::split_exponent(g), math::split_exponent(y));
 
         let (less_one, error) = y.two_sum(-one);
@@ -369,13 +371,13 @@ impl<T: Float> Formula<T, 3, 2> for PowerBackward<T> {
         let (hi, lo) = log_of_power((less_one, error), log);
         let (m, n) = math::exp_parts(hi, lo);
         let dx = math::scale(g_part * y_part * m, g_exp + y_exp + n);
-        let dx = m.eq(zero).select(zero, dx) ^ (x & (is_whole & !is_odd).select(sign_bit, zero));
+        let dx = (m.eq(zero) & is_finite).select(zero, dx) ^ (x & (is_whole & !is_odd).select(sign_bit, zero));
         let pole = (zero.lt(y) & y.lt(one)).select(g * x.all(T::infinity()), y.eq(y).select(zero, y));
         let dx = at_zero.select(y.eq(one).select(g, pole), dx);
 
         let (hi, lo) = log_of_power((y, zero), log);
         let (m, n) = math::exp_parts(hi, lo);
-        let dy = m.eq(zero).select(zero, math::scale(g_part * m * log.0, g_exp + n));
+        let dy = (m.eq(zero) & is_finite).select(zero, math::scale(g_part * m * log.0, g_exp + n));
         let no_log = y.eq(y) & x.le(zero);
         [(nothing | y.eq(zero)).select(zero, dx), (nothing | no_log).select(zero, dy)]
     }

@@ -66,9 +66,11 @@ impl Stack {
     }
 
     fn span(self) -> Option<usize> {
+        if self.len == 0 {
+            return Some(0);
+        }
         match self.layout.span()? {
             0 => Some(0),
-            _ if self.len == 0 => Some(0),
             span => (self.len - 1).checked_mul(self.stride)?.checked_add(span),
         }
     }
@@ -85,7 +87,7 @@ impl Stack {
 
     /// Where matrix `i` begins.
     fn start(self, i: usize) -> Option<usize> {
-        (i < self.len).then_some(if self.layout.is_empty() { 0 } else { i * self.stride })
+        (i < self.len).then(|| if self.layout.is_empty() { 0 } else { i * self.stride })
     }
 
     /// The matrices before `at`, where the others begin, and those.
