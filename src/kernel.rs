@@ -11,6 +11,7 @@ use crate::isa::{Isa, run_on};
 use crate::logits::LogitRows;
 use crate::math::Function;
 use crate::ops::activation::formulas::{Backward, Forward};
+use crate::ops::angle::{Angle, AngleBackward};
 use crate::ops::check::AllFinite;
 use crate::ops::clip::{Clamp, ClampBackward};
 use crate::ops::cross_entropy::CrossEntropyRow;
@@ -182,6 +183,8 @@ compile!(
     Sum<'a, Self>,
     SumOfSquares<'a, Self>,
     Survey<'a, Self>,
+    Elementwise<'a, Self, Angle, 2, 1>,
+    Elementwise<'a, Self, AngleBackward, 3, 2>,
     Elementwise<'a, Self, BinaryCrossEntropy, 2, 1>,
     Elementwise<'a, Self, BinaryCrossEntropyBackward<Self>, 2, 1>,
     Elementwise<'a, Self, Backward<Self>, 2, 1>,

@@ -49,6 +49,7 @@
 //! | roots | [`safe_sqrt`], [`safe_rsqrt`] | [`safe_sqrt_backward`], [`safe_rsqrt_backward`] |
 //! | logarithms | [`safe_ln`], [`xlogy`], [`xlog1py`] | [`safe_ln_backward`], [`xlogy_backward`], [`xlog1py_backward`] |
 //! | powers | [`safe_pow`] | [`safe_pow_backward`] |
+//! | the angle of a point | [`atan2`] | [`atan2_backward`] |
 //! | sums and norms | [`sum`], [`dot`], [`l2_norm`], [`NormPartial`] | [`sum_backward`], [`dot_backward`], [`l2_norm_backward`] |
 //! | norms of any order | [`lp_norm`], [`lp_norm_rows`] | [`lp_norm_backward`], [`lp_norm_rows_backward`] |
 //! | statistics of rows | [`mean_rows`], [`variance_rows`], [`std_rows`] | [`mean_rows_backward`], [`variance_rows_backward`], [`std_rows_backward`] |

@@ -32,6 +32,7 @@ use crate::float::Float;
 use crate::lanes::Lanes;
 use crate::simd::Simd;
 
+mod atan2;
 mod erf;
 mod exp;
 mod exp2;
@@ -51,6 +52,7 @@ pub(crate) mod tanh;
 pub use crate::ops::{log_sigmoid, sigmoid, softplus, tanh};
 pub use slices::{Function, erf, erfc, exp, exp_m1, exp2, in_place, ln, ln_1p, log2, sqrt};
 
+pub(crate) use atan2::atan2;
 pub(crate) use erf::{gelu, gelu_derivative_times};
 pub(crate) use exp::{
     clamp, exp_of_difference, exp_of_sum, exp_parts, has_normal_exp, normal_exp, scale, scaled_product, split_exponent,
@@ -63,7 +65,8 @@ pub(crate) use tanh::tanh_derivative_times;
 
 /// What the vector functions need to know of a type; each set stands beside the function that it serves.
 pub trait Constants:
-    erf::ErfConstants
+    atan2::Atan2Constants
+    + erf::ErfConstants
     + exp::ExpConstants
     + gelu_tanh::GeluTanhConstants
     + ln::LnConstants

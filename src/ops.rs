@@ -2,6 +2,7 @@
 //! end of `kernel.rs`.
 
 pub(crate) mod activation;
+pub(crate) mod angle;
 pub(crate) mod batched;
 pub(crate) mod broadcast;
 pub(crate) mod check;
@@ -36,6 +37,7 @@ pub use activation::{
     log_sigmoid_backward, mish, mish_backward, relu, relu_backward, sigmoid, sigmoid_backward, silu, silu_backward,
     softplus, softplus_backward, tanh, tanh_backward,
 };
+pub use angle::{atan2, atan2_backward};
 pub use batched::{matmul_batched, matmul_batched_with};
 pub use check::{check_finite, check_operation};
 pub use clip::{

@@ -221,6 +221,23 @@ impl Wide {
         two * self * (-square).exp() / Self::PI.sqrt() * sum
     }
 
+    /// The arctangent.
+    ///
+    /// ```
+    /// assert_eq!(nanproof::reference::Wide::new(1.0_f64).atan().to_f64(), std::f64::consts::FRAC_PI_4);
+    /// ```
+    #[must_use]
+    pub fn atan(self) -> Self {
+        if !self.is_finite() {
+            let quarter_turn = Self { exponent: 0, ..Self::PI };
+            return if self.is_nan() { self } else { quarter_turn * Self::new(self.high.signum()) };
+        }
+        // atan z = 2 atan(z / (1 + sqrt(1 + z^2))), five times, and then z - z^3 / 3 + z^5 / 5 - ...
+        let z = (0..5).fold(self, |z, _| z / (Self::ONE + (Self::ONE + z * z).sqrt()));
+        let series = (0..14_u32).rev().fold(Self::ZERO, |sum, i| Self::ONE / Self::from(2 * i + 1) - sum * z * z);
+        Self::from(32_u32) * z * series
+    }
+
     const PI: Self = Self { high: core::f64::consts::FRAC_PI_2, low: 6.123_233_995_736_766e-17, exponent: 1 };
     const ZERO: Self = Self { high: 0.0, low: 0.0, exponent: 0 };
     const ONE: Self = Self { high: 1.0, low: 0.0, exponent: 0 };
@@ -1183,6 +1200,37 @@ pub fn pow<T: Float>(x: T, y: T) -> Wide {
 pub fn pow_backward<T: Float>(x: T, y: T, g: T) -> [Wide; 2] {
     let (log, y, g) = (Wide::new(x).ln(), Wide::new(y), Wide::new(g));
     [g * y * ((y - Wide::ONE) * log).exp(), g * (y * log).exp() * log]
+}
+
+/// The angle of the point `(x, y)`; with the special values of IEEE 754, but no sign of a zero result.
+///
+/// ```
+/// assert_eq!(nanproof::reference::atan2(0.0_f64, -0.0).to_f64(), std::f64::consts::PI);
+/// ```
+#[must_use]
+pub fn atan2<T: Float>(y: T, x: T) -> Wide {
+    let slope = if y.is_zero() && x.is_zero() {
+        Wide::ZERO
+    } else if y.is_infinite() && x.is_infinite() {
+        Wide::ONE
+    } else {
+        Wide::new(y.abs()) / Wide::new(x.abs())
+    };
+    let angle = if x.is_sign_negative() { Wide::PI - slope.atan() } else { slope.atan() };
+    if y.is_sign_negative() { -angle } else { angle }
+}
+
+/// The gradients of [`atan2`], `g x / r^2` and `-g y / r^2` with `r^2 = x^2 + y^2`, of finite operands; 0 where `r` is.
+///
+/// ```
+/// let [dy, dx] = nanproof::reference::atan2_backward(1e-23_f32, 1e-23, 2.0);
+/// assert_eq!((dy.to_f64() as f32, dx.to_f64() as f32), (1e23, -1e23));
+/// ```
+#[must_use]
+pub fn atan2_backward<T: Float>(y: T, x: T, g: T) -> [Wide; 2] {
+    let [y, x, g] = [y, x, g].map(Wide::new);
+    let square = x * x + y * y;
+    if square.is_zero() { [Wide::ZERO; 2] } else { [g * x / square, -(g * y / square)] }
 }
 
 /// `max(x, 0)`; NaN stays NaN.

@@ -6,12 +6,12 @@ mod common;
 use common::{Kind, Rng, Worst, assert_same, data, draw, mat, mat_mut, num, nums, on_every_isa};
 use nanproof::reference::{self, Wide};
 use nanproof::{
-    Adam, CrossEntropy, Float, Matmul, NormPartial, Reduction, Safe, clip_by_global_norm, clip_by_norm, clip_by_rms,
-    clip_rows_by_norm, clip_unitwise, cross_entropy, cross_entropy_backward, dot, dot_backward, l2_norm,
-    l2_norm_backward, log_softmax, log_softmax_backward, logsumexp, logsumexp_backward, matmul, matmul_with, safe_div,
-    safe_div_backward, safe_ln, safe_ln_backward, safe_pow, safe_pow_backward, safe_recip, safe_recip_backward,
-    safe_rsqrt, safe_rsqrt_backward, safe_sqrt, safe_sqrt_backward, softmax, softmax_backward, sum, tanh,
-    tanh_backward, unscale, xlog1py, xlog1py_backward, xlogy, xlogy_backward,
+    Adam, CrossEntropy, Float, Matmul, NormPartial, Reduction, Safe, atan2, atan2_backward, clip_by_global_norm,
+    clip_by_norm, clip_by_rms, clip_rows_by_norm, clip_unitwise, cross_entropy, cross_entropy_backward, dot,
+    dot_backward, l2_norm, l2_norm_backward, log_softmax, log_softmax_backward, logsumexp, logsumexp_backward, matmul,
+    matmul_with, safe_div, safe_div_backward, safe_ln, safe_ln_backward, safe_pow, safe_pow_backward, safe_recip,
+    safe_recip_backward, safe_rsqrt, safe_rsqrt_backward, safe_sqrt, safe_sqrt_backward, softmax, softmax_backward,
+    sum, tanh, tanh_backward, unscale, xlog1py, xlog1py_backward, xlogy, xlogy_backward,
 };
 
 /// Half a unit in the last place of 1.
@@ -792,6 +792,48 @@ fn matrix_products() {
     products::<f64>();
 }
 
+/// Points of any size and near axes and diagonals, and gradients of any size.
+fn angles<T: Float>() {
+    let [mut worst, mut dy_worst, mut dx_worst] =
+        ["atan2", "atan2_backward, dy", "atan2_backward, dx"].map(Worst::of::<T>);
+    let mut rng = Rng(7);
+    let kinds = [Kind::Within(2.0), Kind::AnyFinite, Kind::Huge, Kind::Tiny, Kind::Whole];
+    let n = 30_000;
+    let mut draw_any = || {
+        let kind = kinds[rng.below(kinds.len())];
+        draw::<T>(&mut rng, kind)
+    };
+    let [y, mut x, g] = [(); 3].map(|()| (0..n).map(|_| draw_any()).collect::<Vec<_>>());
+    let near = data::<T>(8, Kind::Within(1.0), n);
+    for i in (0..n).step_by(3) {
+        let shift = num::<T>(2.0_f64.powi(-((i % 29) as i32)));
+        let beside = y[i] * (T::one() + near[i] * shift); // from all around to the diagonal
+        x[i] = if beside.is_finite() { beside } else { -y[i] };
+    }
+    let want = (0..n).map(|i| reference::atan2(y[i], x[i])).collect::<Vec<_>>();
+    let want_gradients = (0..n).map(|i| reference::atan2_backward(y[i], x[i], g[i])).collect::<Vec<_>>();
+    on_every_isa(|isa| {
+        let [mut angle, mut dy, mut dx] = [(); 3].map(|()| vec![T::nan(); n]);
+        atan2(&y, &x, &mut angle).expect("finite");
+        let _ = atan2_backward(&y, &x, &g, &mut dy, &mut dx);
+        for i in 0..n {
+            let context = format!("{isa}, y {:e}, x {:e}, g {:e}", y[i], x[i], g[i]);
+            worst.compare(&angle[i..=i], &want[i..=i], &context);
+            dy_worst.compare(&dy[i..=i], &want_gradients[i][..1], &context);
+            dx_worst.compare(&dx[i..=i], &want_gradients[i][1..], &context);
+        }
+    });
+    worst.assert_at_most(0.66);
+    dy_worst.assert_at_most(2.5);
+    dx_worst.assert_at_most(2.5);
+}
+
+#[test]
+fn angles_and_their_gradients() {
+    angles::<f32>();
+    angles::<f64>();
+}
+
 /// The reference itself, where the answer is known to all digits.
 #[test]
 fn the_reference_is_right() {
@@ -804,6 +846,9 @@ fn the_reference_is_right() {
     digits(Wide::new(1.0_f64).ln_1p(), std::f64::consts::LN_2, 2.319_046_813_846_299_6e-17);
     digits(Wide::new(2.0_f64).sqrt(), std::f64::consts::SQRT_2, -9.667_293_313_452_913e-17);
     digits(Wide::new(1.0_f64).tanh(), 0.7615941559557649, 3.709_021_448_216_492_4e-17);
+    digits(reference::atan2(1.0_f64, 1.0), std::f64::consts::FRAC_PI_4, 3.061_616_997_868_383e-17);
+    digits(reference::atan2(1.0_f64, 2.0), 0.4636476090008061, 2.269_877_745_296_168_7e-17);
+    digits(reference::atan2(1e300_f64, -1e-300), std::f64::consts::FRAC_PI_2, 6.123_233_995_736_766e-17);
     assert_eq!(reference::sum(&[f64::MAX, f64::from_bits(1), -f64::MAX]).to_f64(), f64::from_bits(1));
     assert_eq!(reference::dot(&[f32::INFINITY, 1.0], &[1.0, 1.0]).to_f64(), f64::INFINITY);
     assert!(reference::dot(&[f32::INFINITY, 1.0], &[0.0, 1.0]).to_f64().is_nan());

@@ -5,12 +5,12 @@ mod common;
 
 use common::{Kind, assert_same, data, mat, mat_mut, num, nums};
 use nanproof::{
-    CrossEntropy, Float, Gradcheck, Reduction, Safe, clip_by_value, clip_by_value_backward, cross_entropy,
-    cross_entropy_backward, dot, dot_backward, gradcheck, l2_norm, l2_norm_backward, log_softmax, log_softmax_backward,
-    logsumexp, logsumexp_backward, matmul, matmul_backward, relu, relu_backward, safe_div, safe_div_backward, safe_ln,
-    safe_ln_backward, safe_pow, safe_pow_backward, safe_recip, safe_recip_backward, safe_rsqrt, safe_rsqrt_backward,
-    safe_sqrt, safe_sqrt_backward, softmax, softmax_backward, sum, sum_backward, tanh, tanh_backward, xlog1py,
-    xlog1py_backward, xlogy, xlogy_backward,
+    CrossEntropy, Float, Gradcheck, Reduction, Safe, atan2, atan2_backward, clip_by_value, clip_by_value_backward,
+    cross_entropy, cross_entropy_backward, dot, dot_backward, gradcheck, l2_norm, l2_norm_backward, log_softmax,
+    log_softmax_backward, logsumexp, logsumexp_backward, matmul, matmul_backward, relu, relu_backward, safe_div,
+    safe_div_backward, safe_ln, safe_ln_backward, safe_pow, safe_pow_backward, safe_recip, safe_recip_backward,
+    safe_rsqrt, safe_rsqrt_backward, safe_sqrt, safe_sqrt_backward, softmax, softmax_backward, sum, sum_backward, tanh,
+    tanh_backward, xlog1py, xlog1py_backward, xlogy, xlogy_backward,
 };
 
 /// Compares with the differences of the function.
@@ -109,10 +109,10 @@ fn positive(seed: u64) -> Vec<f64> {
 }
 
 #[test]
-fn powers_and_logarithms() {
+fn powers_logarithms_and_angles() {
     type Forward = fn(&[f64], &[f64], &mut [f64]) -> nanproof::Result<usize>;
     type Backward = fn(&[f64], &[f64], &[f64], &mut [f64], &mut [f64]) -> nanproof::Result<usize>;
-    let functions: [(Forward, Backward); 4] = [
+    let functions: [(Forward, Backward); 5] = [
         (
             |x, y, z| safe_pow(Safe::default(), y, x, z),
             |x, y, g, dx, dy| safe_pow_backward(Safe::default(), y, x, g, dy, dx),
@@ -120,6 +120,7 @@ fn powers_and_logarithms() {
         (xlogy, xlogy_backward),
         (xlog1py, xlog1py_backward),
         (safe_div, safe_div_backward),
+        (|y, x, angle| atan2(y, x, angle).map(|()| 0), atan2_backward),
     ];
     let (x, y, g) = (sample(22), positive(23), sample(24));
     for (forward, backward) in functions {

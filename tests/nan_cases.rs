@@ -8,7 +8,6 @@
 //! | select of any two operands, `x^y` by its parts | jax#5798, tensorflow#2540, pytorch#23156, burn#3727, torch7#60 (products) |
 //! | attention, cumulative log-sum-exp | llama.cpp#19098, flashinfer#358, tinygrad#17853 |
 //! | pooling, scatter | pytorch#7670, #169263 |
-//! | atan2 | pytorch#98276, e3nn#112 |
 //! | f16 and bf16 | burn#5699, llama.cpp#15619, mlc-llm#1638 |
 
 mod common;
@@ -18,17 +17,18 @@ use nanproof::reference::{self, Wide, ulp_error};
 use nanproof::{
     Adam, AdamW, Class, Clipping, CrossEntropy, DynamicLossScale, Error, Float, Index, LayerNorm, LayerNormGradients,
     LossStep, MatRef, Matmul, NormPartial, OnFault, Origin, Reduction, RmsNorm, Safe, Sgd, Softmax, Variance,
-    argmax_rows, binary_cross_entropy, binary_cross_entropy_backward, clip_by_global_norm, clip_by_global_norm_with,
-    clip_by_norm, clip_by_value, clip_by_value_backward, cosine_similarity, cosine_similarity_backward, cross_entropy,
-    cross_entropy_with_gradient, gelu, gelu_backward, gelu_tanh, gelu_tanh_backward, kl_divergence,
-    kl_divergence_backward, l2_norm, l2_norm_backward, layer_norm, layer_norm_backward, log_softmax,
-    log_softmax_backward, logsumexp, logsumexp_backward, logsumexp_backward_with, logsumexp_weighted,
-    logsumexp_weighted_backward, logsumexp_with, lp_norm, lp_norm_backward, lp_norm_rows_backward, matmul_with,
-    max_rows, max_rows_backward, mish, mish_backward, normalize, normalize_backward, relu, relu_backward, rms_norm,
-    rms_norm_backward, safe_div, safe_div_backward, safe_ln, safe_ln_backward, safe_pow, safe_pow_backward, safe_recip,
-    safe_recip_backward, safe_rsqrt, safe_rsqrt_backward, safe_sqrt, safe_sqrt_backward, silu, silu_backward, softmax,
-    softmax_backward, softmax_backward_with, softmax_entropy, softmax_entropy_backward, softmax_with, softplus,
-    softplus_backward, std_rows, tanh, tanh_backward, unscale, variance_rows, xlog1py, xlogy, xlogy_backward,
+    argmax_rows, atan2, atan2_backward, binary_cross_entropy, binary_cross_entropy_backward, clip_by_global_norm,
+    clip_by_global_norm_with, clip_by_norm, clip_by_value, clip_by_value_backward, cosine_similarity,
+    cosine_similarity_backward, cross_entropy, cross_entropy_with_gradient, gelu, gelu_backward, gelu_tanh,
+    gelu_tanh_backward, kl_divergence, kl_divergence_backward, l2_norm, l2_norm_backward, layer_norm,
+    layer_norm_backward, log_softmax, log_softmax_backward, logsumexp, logsumexp_backward, logsumexp_backward_with,
+    logsumexp_weighted, logsumexp_weighted_backward, logsumexp_with, lp_norm, lp_norm_backward, lp_norm_rows_backward,
+    matmul_with, max_rows, max_rows_backward, mish, mish_backward, normalize, normalize_backward, relu, relu_backward,
+    rms_norm, rms_norm_backward, safe_div, safe_div_backward, safe_ln, safe_ln_backward, safe_pow, safe_pow_backward,
+    safe_recip, safe_recip_backward, safe_rsqrt, safe_rsqrt_backward, safe_sqrt, safe_sqrt_backward, silu,
+    silu_backward, softmax, softmax_backward, softmax_backward_with, softmax_entropy, softmax_entropy_backward,
+    softmax_with, softplus, softplus_backward, std_rows, tanh, tanh_backward, unscale, variance_rows, xlog1py, xlogy,
+    xlogy_backward,
 };
 
 const INF: f64 = f64::INFINITY;
@@ -426,6 +426,40 @@ case!(
         assert_eq!(safe_div(&a, &b, &mut q), Ok(3));
         assert_eq!(safe_div_backward(&a, &b, &a, &mut da, &mut db), Ok(3));
         assert_same("all", &[q, da, db].concat(), &[T::zero(); 9]);
+    }
+);
+
+case!(
+    pytorch_98276_angle_near_the_origin,
+    fn check<T: Float>() {
+        for size in nums::<T>(&[1e-23, 1e-30, 1e30, 1e-170, 1e170]).into_iter().filter(|size| size.is_normal()) {
+            for (y, x) in [(size, size), (-size, size), (size, -size), (T::zero(), size), (size, T::zero())] {
+                let (mut angle, mut dy, mut dx) = ([T::nan()], [T::nan()], [T::nan()]);
+                atan2(&[y], &[x], &mut angle).expect("finite");
+                assert!(ulp_error(angle[0], reference::atan2(y, x)) <= 0.66, "{y:e}, {x:e}: {:e}", angle[0]);
+                assert_eq!(atan2_backward(&[y], &[x], &[T::one()], &mut dy, &mut dx), Ok(0));
+                for (got, want) in [dy[0], dx[0]].into_iter().zip(reference::atan2_backward(y, x, T::one())) {
+                    assert!(ulp_error(got, want) <= 2.5, "{y:e}, {x:e}: {got:e}");
+                }
+            }
+        }
+    }
+);
+
+case!(
+    e3nn_112_angle_at_the_origin,
+    fn check<T: Float>() {
+        for len in LENS {
+            let (zero, one) = (vec![T::zero(); len], vec![T::one(); len]);
+            let (mut angle, mut dy, mut dx) = (vec![T::nan(); len], vec![T::nan(); len], vec![T::nan(); len]);
+            atan2(&zero, &zero, &mut angle).expect("finite");
+            assert_eq!(atan2_backward(&zero, &zero, &one, &mut dy, &mut dx), Ok(len));
+            assert_same(len, &[angle, dy.clone(), dx.clone()].concat(), &zero.repeat(3));
+            // Beside it, where a second gradient was wrong (CppAD#120).
+            assert_eq!(atan2_backward(&zero, &one, &one, &mut dy, &mut dx), Ok(0));
+            assert_same(len, &dy, &one);
+            assert!(dx.iter().all(|dx| dx.is_zero()));
+        }
     }
 );
 

@@ -7,13 +7,13 @@ use common::{Case, Kind, assert_same, data, every_op, mat, mat_mut, num, nums, r
 use nanproof::reference::{self, Wide, ulp_error};
 use nanproof::{
     Adam, Class, Clip, Clipping, CrossEntropy, DynamicLossScale, Error, Float, Index, LossStep, MatMut, MatRef, Matmul,
-    NormPartial, OnFault, Origin, Reduction, Safe, Sgd, check_finite, clip_by_global_norm, clip_by_global_norm_with,
-    clip_by_norm, clip_by_rms, clip_by_value, clip_by_value_backward, clip_rows_by_norm, clip_unitwise, cross_entropy,
-    cross_entropy_backward, cross_entropy_with_gradient, dot, dot_backward, l2_norm, l2_norm_backward, log_softmax,
-    log_softmax_backward, logsumexp, logsumexp_backward, matmul, matmul_backward, matmul_with, relu, relu_backward,
-    safe_div, safe_div_backward, safe_div_with, safe_ln, safe_pow, safe_pow_backward, safe_recip, safe_rsqrt_backward,
-    safe_sqrt_backward, softmax, softmax_backward, sum, sum_backward, tanh, tanh_backward, unscale, xlog1py_backward,
-    xlogy,
+    NormPartial, OnFault, Origin, Reduction, Safe, Sgd, atan2, atan2_backward, check_finite, clip_by_global_norm,
+    clip_by_global_norm_with, clip_by_norm, clip_by_rms, clip_by_value, clip_by_value_backward, clip_rows_by_norm,
+    clip_unitwise, cross_entropy, cross_entropy_backward, cross_entropy_with_gradient, dot, dot_backward, l2_norm,
+    l2_norm_backward, log_softmax, log_softmax_backward, logsumexp, logsumexp_backward, matmul, matmul_backward,
+    matmul_with, relu, relu_backward, safe_div, safe_div_backward, safe_div_with, safe_ln, safe_pow, safe_pow_backward,
+    safe_recip, safe_rsqrt_backward, safe_sqrt_backward, softmax, softmax_backward, sum, sum_backward, tanh,
+    tanh_backward, unscale, xlog1py_backward, xlogy,
 };
 
 /// Every operand of every operation: the place in [`Case`] (0 for `x`), its name in reports, whether it is a matrix,
@@ -61,6 +61,11 @@ const OPERANDS: &[(&str, usize, &str, bool, &str)] = &[
     ("safe_pow", 1, "y", false, "n-"),
     ("safe_pow_backward", 2, "g", false, "n+-"),
     ("safe_pow_backward", 0, "x", false, "n+"),
+    ("atan2", 0, "y", false, "n"),
+    ("atan2", 1, "x", false, "n"),
+    ("atan2_backward", 0, "y", false, "n"),
+    ("atan2_backward", 1, "x", false, "n"),
+    ("atan2_backward", 2, "g", false, "n+-"),
     ("l2_norm", 0, "x", false, "n+-"),
     ("l2_norm_backward", 0, "x", false, "n+-"),
     ("sum", 0, "x", false, "n+-"),
@@ -277,6 +282,19 @@ fn born_here<T: Float>() {
         (found.operand, found.index, found.class, found.origin),
         ("q", Index::At(1), Class::NegInf, Origin::Overflow)
     );
+    let (mut dy, mut dx) = ([T::zero(); 2], [T::zero(); 2]);
+    let found =
+        report(atan2_backward(&[T::one(), T::from_bits(1)], &[T::one(), T::zero()], &[T::one(); 2], &mut dy, &mut dx));
+    assert_eq!(
+        (found.operand, found.index, found.class, found.origin),
+        ("dx", Index::At(1), Class::NegInf, Origin::Overflow)
+    );
+    // An infinite operand is no fault, a NaN beside it is.
+    let found = report(atan2(&[T::infinity()], &[T::nan()], &mut y[..1]));
+    assert_eq!(
+        (found.operand, found.index, found.class, found.origin),
+        ("x", Index::At(0), Class::Nan, Origin::PassedIn)
+    );
     let mut c = [T::zero(); 4];
     let (a, b) = ([T::one(), T::one(), max, max], [T::one(); 4]);
     let found = report(matmul(mat(&a, 2, 2), mat(&b, 2, 2), mat_mut(&mut c, 2, 2)));
@@ -314,7 +332,9 @@ fn not_read<T: Float>() {
         let mut other = nan.clone();
         assert_eq!(safe_div(&nan, &zero, &mut y), Ok(len));
         assert_eq!(safe_div_backward(&nan, &zero, &nan, &mut y, &mut other), Ok(len));
-        assert_same("division", &[y.clone(), other].concat(), &zero.repeat(2));
+        assert_same("division", &[y.clone(), other.clone()].concat(), &zero.repeat(2));
+        assert_eq!(atan2_backward(&zero, &zero, &nan, &mut y, &mut other), Ok(len));
+        assert_same("angle", &[y.clone(), other].concat(), &zero.repeat(2));
         y.fill(T::nan());
         softmax_backward(mat(&zero, 1, len), mat(&nan, 1, len), mat_mut(&mut y, 1, len)).expect("dp does not count");
         assert_same("softmax", &y, &zero);
@@ -529,6 +549,11 @@ fn infinite_operands<T: Float>() {
     report(clip_by_value(&mut x.clone(), T::infinity()));
     safe_div(&[T::one(); 2], &x, &mut y).expect("zeros");
     assert_same("division", &y, &nums::<T>(&[0.0, -0.0]));
+    atan2(&[T::one(), T::neg_infinity()], &x, &mut y).expect("angles");
+    assert_same("angles", &y, &nums::<T>(&[0.0, f64::NEG_INFINITY.atan2(f64::NEG_INFINITY)]));
+    let mut other = [T::nan(); 2];
+    atan2_backward(&[T::one(), T::neg_infinity()], &x, &[T::one(); 2], &mut y, &mut other).expect("zeros");
+    assert_same("gradients of angles", &[y, other].concat(), &[T::zero(); 4]);
 }
 
 #[test]
@@ -586,6 +611,10 @@ fn refused<T: Float>() {
     let sgd = Sgd { learning_rate: T::one(), momentum: T::one(), weight_decay: T::zero() };
     check("sgd", &|w, v| sgd.step(w, &three, v));
     check("safe_div", &|q, _| safe_div(&three, &four, q).map(drop));
+    check("atan2", &|angle, _| atan2(&three, &four, angle));
+    check("atan2", &|angle, _| atan2(&four, &four, angle));
+    check("atan2_backward", &|p, q| atan2_backward(&three, &three, &four, p, q).map(drop));
+    check("atan2_backward", &|p, q| atan2_backward(&three, &three, &three, p, &mut q[1..]).map(drop));
     check("safe_div_backward", &|p, q| safe_div_backward(&three, &three, &four, p, q).map(drop));
     check("safe_div_backward", &|p, q| safe_div_backward(&three, &three, &three, p, &mut q[1..]).map(drop));
     let safe = Safe::default();

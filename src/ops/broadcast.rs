@@ -40,9 +40,12 @@ impl<T: Float> Pair<'_, T> {
         check_len(self.operation, operand, x.len(), self.a.1.len(), "the length of the first operand")
     }
 
-    /// Refuses an operand that is not as long as the second.
-    pub(crate) fn check_second_len(&self, operand: &'static str, x: &[T]) -> Result<()> {
-        check_len(self.operation, operand, x.len(), self.b.1.len(), "the length of the second operand")
+    /// Refuses operands and gradients whose lengths do not fit.
+    pub(crate) fn check_gradients(&self, g: &[T], da: (&'static str, &[T]), db: (&'static str, &[T])) -> Result<()> {
+        self.check()?;
+        self.check_len("g", g)?;
+        self.check_len(da.0, da.1)?;
+        check_len(self.operation, db.0, db.1.len(), self.b.1.len(), "the length of the second operand")
     }
 
     /// How many pairs of elements a condition holds for.

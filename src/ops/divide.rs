@@ -107,10 +107,7 @@ pub fn safe_div_backward_with<T: Float>(
 ) -> Result<usize> {
     let pair = Pair { operation: "safe_div_backward", a: ("a", a), b: ("b", b) };
     options.check(pair.operation)?;
-    pair.check()?;
-    pair.check_len("g", g)?;
-    pair.check_len("da", da)?;
-    pair.check_second_len("db", db)?;
+    pair.check_gradients(g, ("da", da), ("db", db))?;
     let is_guarded = |_, b: T| b.abs() <= options.eps;
     let seen = pair.gradients(QuotientBackward { eps: options.eps }, g, da, db)?;
     if !seen.finite {

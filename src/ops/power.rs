@@ -157,7 +157,7 @@ pub fn safe_pow_backward<T: Float>(
     let pair = Pair { operation: "safe_pow_backward", a: ("x", x), b: ("y", y) };
     options.check(pair.operation)?;
     let is_guarded = |x, y| has_no_power(options.eps, x, y);
-    check_gradients(&pair, g, dx, dy)?;
+    pair.check_gradients(g, ("dx", dx), ("dy", dy))?;
     let seen = pair.gradients(PowerBackward { eps: options.eps }, g, dx, dy)?;
     if !seen.finite {
         pair.diagnose_gradients(g, ("dx", dx), ("dy", dy), is_guarded, |x, _| x.is_zero())?;
@@ -167,13 +167,6 @@ pub fn safe_pow_backward<T: Float>(
 
 fn has_no_power<T: Float>(eps: T, x: T, y: T) -> bool {
     (x.abs() <= eps && y < T::zero()) || (x < T::zero() && y.fract() != T::zero() && y.is_finite())
-}
-
-fn check_gradients<T: Float>(pair: &Pair<'_, T>, g: &[T], dx: &[T], dy: &[T]) -> Result<()> {
-    pair.check()?;
-    pair.check_len("g", g)?;
-    pair.check_len("dx", dx)?;
-    pair.check_second_len("dy", dy)
 }
 
 fn is_zero<T: Float>(x: T, _: T) -> bool {
@@ -201,7 +194,7 @@ fn times_log_backward<T: Float>(
     dy: &mut [T],
 ) -> Result<usize> {
     let pair = Pair { operation, a: ("x", x), b: ("y", y) };
-    check_gradients(&pair, g, dx, dy)?;
+    pair.check_gradients(g, ("dx", dx), ("dy", dy))?;
     let seen = pair.gradients(formula, g, dx, dy)?;
     if !seen.finite {
         let is_pole = |_, y| XLog { one_plus: formula.one_plus }.is_pole(y);

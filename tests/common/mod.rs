@@ -303,6 +303,12 @@ pub(crate) fn every_op<T: Float>() -> Vec<Op<T>> {
         ("safe_pow_backward", |c| {
             write([c.x.len(); 2], |[dx, dy]| safe_pow_backward(Safe::default(), c.x, c.y, c.z, dx, dy))
         }),
+        ("atan2", |c| write([c.x.len()], |[angle]| atan2(c.x, c.y, angle))),
+        ("atan2_backward", |c| write([c.x.len(); 2], |[dy, dx]| atan2_backward(c.x, c.y, c.z, dy, dx))),
+        ("atan2_backward, by a row", |c| {
+            let x = &c.some_of_z(c.cols.min(c.x.len()));
+            write([c.x.len(), x.len()], |[dy, dx]| atan2_backward(c.x, x, c.y, dy, dx))
+        }),
         ("l2_norm", |c| write([0], |[_]| l2_norm(c.x).map(wide))),
         ("l2_norm_backward", |c| write([c.x.len()], |[dx]| l2_norm_backward(c.x, c.g, dx))),
         ("sum", |c| write([0], |[_]| sum(c.x).map(wide))),
