@@ -150,11 +150,13 @@ fn gradients_of_columns_do_not_touch_one_another() -> nanproof::Result<()> {
     Ok(())
 }
 
-/// 0 times infinity is no limit.
+/// 0 times infinity is no limit, and an infinite floor lies above a norm that overflows.
 #[test]
 fn clip_unitwise_by_nothing_and_by_infinity() -> nanproof::Result<()> {
     const INF: f32 = f32::INFINITY;
-    for (w, clipping, eps, want) in [(2.0_f32, 0.0, INF, 0.0), (0.0, INF, 0.0, 1.0), (2.0, INF, INF, 1.0)] {
+    for (w, clipping, eps, want) in
+        [(2.0_f32, 0.0, INF, 0.0), (0.0, INF, 0.0, 1.0), (2.0, INF, INF, 1.0), (3e38, 1e-39, INF, 1.0)]
+    {
         let mut g = [1.0, -1.0];
         clip_unitwise(MatRef::new(&[w; 2], 1, 2)?, MatMut::new(&mut g, 1, 2)?, clipping, eps)?;
         assert_eq!(g, [want, -want], "{w}, {clipping}, {eps}");

@@ -225,7 +225,7 @@ pub fn clip_unitwise<T: Float>(w: MatRef<'_, T>, g: MatMut<'_, T>, clipping: T, 
     clip_rows(g, |i, g| {
         let norm = own_norm(i, w)?;
         let floor = Scaled::of(eps);
-        let largest = if norm.narrow::<T>() < eps { floor } else { norm };
+        let largest = if norm.narrow::<T>() < eps || eps.is_infinite() { floor } else { norm };
         // Neither is to be multiplied with 0 or infinity, which might give no number.
         let has_product = clipping > T::zero() && clipping.is_finite();
         let limit = if has_product { Scaled::of(clipping).mul(largest).narrow() } else { clipping };
