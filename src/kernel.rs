@@ -21,6 +21,7 @@ use crate::ops::entropy::{EntropyBackwardRow, EntropyRow};
 use crate::ops::guarded::{Guarded, GuardedBackward};
 use crate::ops::linear::{ActivationBackwardRow, ActivationRow};
 use crate::ops::logsumexp::{LogSumExpBackwardRow, LogSumExpRow, WeightedBackwardRow, WeightedRow};
+use crate::ops::multiply::{Product, ProductBackward};
 use crate::ops::norm::MaxAbs;
 use crate::ops::optimizer::{AdamWStep, Calm, SgdStep};
 use crate::ops::power::{Power, PowerBackward, XLog, XLogBackward};
@@ -196,6 +197,8 @@ compile!(
     Elementwise<'a, Self, GuardedBackward<Self>, 2, 1>,
     Elementwise<'a, Self, Power<Self>, 2, 1>,
     Elementwise<'a, Self, PowerBackward<Self>, 3, 2>,
+    Elementwise<'a, Self, Product, 2, 1>,
+    Elementwise<'a, Self, ProductBackward, 3, 2>,
     Elementwise<'a, Self, Quotient<Self>, 2, 1>,
     Elementwise<'a, Self, QuotientBackward<Self>, 3, 2>,
     Elementwise<'a, Self, Scale<Self>, 0, 1>,

@@ -46,6 +46,7 @@
 //! | a divergence, an entropy | [`kl_divergence`], [`softmax_entropy`] | [`kl_divergence_backward`], [`softmax_entropy_backward`] |
 //! | extremes of rows | [`max_rows`], [`min_rows`], [`argmax_rows`], [`argmin_rows`] | [`max_rows_backward`], [`min_rows_backward`] |
 //! | a quotient, safe at 0 | [`safe_div`], [`safe_recip`] | [`safe_div_backward`], [`safe_recip_backward`] |
+//! | a product with a mask | [`safe_mul`] | [`safe_mul_backward`] |
 //! | roots | [`safe_sqrt`], [`safe_rsqrt`] | [`safe_sqrt_backward`], [`safe_rsqrt_backward`] |
 //! | logarithms | [`safe_ln`], [`xlogy`], [`xlog1py`] | [`safe_ln_backward`], [`xlogy_backward`], [`xlog1py_backward`] |
 //! | powers | [`safe_pow`] | [`safe_pow_backward`] |

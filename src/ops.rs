@@ -19,6 +19,7 @@ pub(crate) mod loss_scale;
 pub(crate) mod matmul;
 pub(crate) mod mixed;
 mod mixed_rows;
+pub(crate) mod multiply;
 pub(crate) mod norm;
 pub(crate) mod norm_partial;
 pub(crate) mod normalize;
@@ -65,6 +66,7 @@ pub use loss_scale::{DynamicLossScale, LossStep};
 pub use matmul::{Matmul, matmul, matmul_backward, matmul_with};
 pub use mixed::matmul_mixed;
 pub use mixed_rows::{cross_entropy_mixed, layer_norm_mixed, log_softmax_mixed, rms_norm_mixed, softmax_mixed};
+pub use multiply::{safe_mul, safe_mul_backward};
 pub use norm::{l2_norm, l2_norm_backward};
 pub use norm_partial::NormPartial;
 pub use normalize::{

@@ -1139,6 +1139,26 @@ pub fn safe_div_backward<T: Float>(a: T, b: T, g: T) -> [Wide; 2] {
     [da, -(da * safe_div(a, b))]
 }
 
+/// `a b`, or 0 where `b` is 0.
+///
+/// ```
+/// assert_eq!(nanproof::reference::safe_mul(f32::NAN, 0.0).to_f64(), 0.0);
+/// ```
+#[must_use]
+pub fn safe_mul<T: Float>(a: T, b: T) -> Wide {
+    if b.is_zero() { Wide::ZERO } else { Wide::new(a) * Wide::new(b) }
+}
+
+/// The gradients of [`safe_mul`], `g b` and `g a`; both 0 where `b` is 0.
+///
+/// ```
+/// assert_eq!(nanproof::reference::safe_mul_backward(3.0_f64, 2.0, 5.0).map(|x| x.to_f64()), [10.0, 15.0]);
+/// ```
+#[must_use]
+pub fn safe_mul_backward<T: Float>(a: T, b: T, g: T) -> [Wide; 2] {
+    if b.is_zero() { [Wide::ZERO; 2] } else { [b, a].map(|factor| Wide::new(g) * Wide::new(factor)) }
+}
+
 /// `x ln(y)`, or 0 where `x` is 0.
 ///
 /// ```

@@ -9,9 +9,9 @@ use nanproof::{
     Adam, CrossEntropy, Float, Matmul, NormPartial, Reduction, Safe, atan2, atan2_backward, clip_by_global_norm,
     clip_by_norm, clip_by_rms, clip_rows_by_norm, clip_unitwise, cross_entropy, cross_entropy_backward, dot,
     dot_backward, l2_norm, l2_norm_backward, log_softmax, log_softmax_backward, logsumexp, logsumexp_backward, matmul,
-    matmul_with, safe_div, safe_div_backward, safe_ln, safe_ln_backward, safe_pow, safe_pow_backward, safe_recip,
-    safe_recip_backward, safe_rsqrt, safe_rsqrt_backward, safe_sqrt, safe_sqrt_backward, softmax, softmax_backward,
-    sum, tanh, tanh_backward, unscale, xlog1py, xlog1py_backward, xlogy, xlogy_backward,
+    matmul_with, safe_div, safe_div_backward, safe_ln, safe_ln_backward, safe_mul, safe_mul_backward, safe_pow,
+    safe_pow_backward, safe_recip, safe_recip_backward, safe_rsqrt, safe_rsqrt_backward, safe_sqrt, safe_sqrt_backward,
+    softmax, softmax_backward, sum, tanh, tanh_backward, unscale, xlog1py, xlog1py_backward, xlogy, xlogy_backward,
 };
 
 /// Half a unit in the last place of 1.
@@ -485,8 +485,9 @@ fn gradients_of_dot_products() {
 }
 
 fn quotients<T: Float>() {
-    let [mut q_worst, mut da_worst, mut db_worst] =
-        ["safe_div", "safe_div_backward, da", "safe_div_backward, db"].map(Worst::of::<T>);
+    let [mut q_worst, mut da_worst, mut db_worst, mut mul_worst] =
+        ["safe_div", "safe_div_backward, da", "safe_div_backward, db", "safe_mul and its gradients"]
+            .map(Worst::of::<T>);
     let mut rng = Rng(5);
     let kinds = [Kind::Within(2.0), Kind::AnyFinite, Kind::Huge, Kind::Tiny, Kind::Whole];
     let n = 30_000;
@@ -509,14 +510,22 @@ fn quotients<T: Float>() {
             da_worst.compare(&da[i..=i], &want[i][..1], &context);
             db_worst.compare(&db[i..=i], &want[i][1..], &context);
         }
+        let _ = safe_mul(&a, &b, &mut q);
+        let _ = safe_mul_backward(&a, &b, &g, &mut da, &mut db);
+        for i in 0..n {
+            let context = format!("{isa}, a {:e}, b {:e}, g {:e}", a[i], b[i], g[i]);
+            let [want_da, want_db] = reference::safe_mul_backward(a[i], b[i], g[i]);
+            mul_worst.compare(&[q[i], da[i], db[i]], &[reference::safe_mul(a[i], b[i]), want_da, want_db], &context);
+        }
     });
+    mul_worst.assert_at_most(0.5);
     q_worst.assert_at_most(0.5);
     da_worst.assert_at_most(0.5);
     db_worst.assert_at_most(2.0);
 }
 
 #[test]
-fn division_and_its_gradients() {
+fn division_multiplication_and_their_gradients() {
     quotients::<f32>();
     quotients::<f64>();
 }

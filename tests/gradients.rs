@@ -8,9 +8,9 @@ use nanproof::{
     CrossEntropy, Float, Gradcheck, Reduction, Safe, atan2, atan2_backward, clip_by_value, clip_by_value_backward,
     cross_entropy, cross_entropy_backward, dot, dot_backward, gradcheck, l2_norm, l2_norm_backward, log_softmax,
     log_softmax_backward, logsumexp, logsumexp_backward, matmul, matmul_backward, relu, relu_backward, safe_div,
-    safe_div_backward, safe_ln, safe_ln_backward, safe_pow, safe_pow_backward, safe_recip, safe_recip_backward,
-    safe_rsqrt, safe_rsqrt_backward, safe_sqrt, safe_sqrt_backward, softmax, softmax_backward, sum, sum_backward, tanh,
-    tanh_backward, xlog1py, xlog1py_backward, xlogy, xlogy_backward,
+    safe_div_backward, safe_ln, safe_ln_backward, safe_mul, safe_mul_backward, safe_pow, safe_pow_backward, safe_recip,
+    safe_recip_backward, safe_rsqrt, safe_rsqrt_backward, safe_sqrt, safe_sqrt_backward, softmax, softmax_backward,
+    sum, sum_backward, tanh, tanh_backward, xlog1py, xlog1py_backward, xlogy, xlogy_backward,
 };
 
 /// Compares with the differences of the function.
@@ -112,7 +112,7 @@ fn positive(seed: u64) -> Vec<f64> {
 fn powers_logarithms_and_angles() {
     type Forward = fn(&[f64], &[f64], &mut [f64]) -> nanproof::Result<usize>;
     type Backward = fn(&[f64], &[f64], &[f64], &mut [f64], &mut [f64]) -> nanproof::Result<usize>;
-    let functions: [(Forward, Backward); 5] = [
+    let functions: [(Forward, Backward); 6] = [
         (
             |x, y, z| safe_pow(Safe::default(), y, x, z),
             |x, y, g, dx, dy| safe_pow_backward(Safe::default(), y, x, g, dy, dx),
@@ -120,6 +120,7 @@ fn powers_logarithms_and_angles() {
         (xlogy, xlogy_backward),
         (xlog1py, xlog1py_backward),
         (safe_div, safe_div_backward),
+        (safe_mul, safe_mul_backward),
         (|y, x, angle| atan2(y, x, angle).map(|()| 0), atan2_backward),
     ];
     let (x, y, g) = (sample(22), positive(23), sample(24));
@@ -197,6 +198,13 @@ fn closed_forms<T: Float>() {
         .expect("finite");
     assert_same("da", &dx, &nums(&[0.0, 0.0, 0.5, -4.0]));
     assert_same("db", &db, &nums(&[0.0, 0.0, -0.25, -16.0]));
+    safe_mul_backward(&[num(2.0); 4], &nums(&[0.0, -0.0, 4.0, -0.5]), &[num(2.0); 4], &mut dx, &mut db)
+        .expect("finite");
+    assert_same("da", &dx, &nums(&[0.0, 0.0, 8.0, -1.0]));
+    assert_same("db", &db, &nums(&[0.0, 0.0, 4.0, 4.0]));
+    let infinite = nums::<T>(&[f64::INFINITY, f64::NEG_INFINITY, 1.0, 2.0]);
+    assert_eq!(safe_mul_backward(&infinite, &[T::one(); 4], &[T::zero(); 4], &mut dx, &mut db), Ok(0));
+    assert!(dx.iter().chain(&db).all(|x| x.is_zero()), "an upstream gradient of 0 gives 0 past an infinite factor");
     let g_zero = safe_div_backward(&[T::max_value(); 4], &[T::from_bits(1); 4], &[T::zero(); 4], &mut dx, &mut db);
     assert_eq!(g_zero, Ok(0));
     assert!(dx.iter().chain(&db).all(|x| x.is_zero()), "an upstream gradient of 0 gives 0 through a pole");

@@ -24,11 +24,11 @@ use nanproof::{
     layer_norm_backward, log_softmax, log_softmax_backward, logsumexp, logsumexp_backward, logsumexp_backward_with,
     logsumexp_weighted, logsumexp_weighted_backward, logsumexp_with, lp_norm, lp_norm_backward, lp_norm_rows_backward,
     matmul_with, max_rows, max_rows_backward, mish, mish_backward, normalize, normalize_backward, relu, relu_backward,
-    rms_norm, rms_norm_backward, safe_div, safe_div_backward, safe_ln, safe_ln_backward, safe_pow, safe_pow_backward,
-    safe_recip, safe_recip_backward, safe_rsqrt, safe_rsqrt_backward, safe_sqrt, safe_sqrt_backward, silu,
-    silu_backward, softmax, softmax_backward, softmax_backward_with, softmax_entropy, softmax_entropy_backward,
-    softmax_with, softplus, softplus_backward, std_rows, tanh, tanh_backward, unscale, variance_rows, xlog1py, xlogy,
-    xlogy_backward,
+    rms_norm, rms_norm_backward, safe_div, safe_div_backward, safe_ln, safe_ln_backward, safe_mul, safe_mul_backward,
+    safe_pow, safe_pow_backward, safe_recip, safe_recip_backward, safe_rsqrt, safe_rsqrt_backward, safe_sqrt,
+    safe_sqrt_backward, silu, silu_backward, softmax, softmax_backward, softmax_backward_with, softmax_entropy,
+    softmax_entropy_backward, softmax_with, softplus, softplus_backward, std_rows, tanh, tanh_backward, unscale,
+    variance_rows, xlog1py, xlogy, xlogy_backward,
 };
 
 const INF: f64 = f64::INFINITY;
@@ -425,7 +425,11 @@ case!(
         let (a, b) = (nums::<T>(&[-INF, f64::NAN, INF]), [T::zero(); 3]);
         assert_eq!(safe_div(&a, &b, &mut q), Ok(3));
         assert_eq!(safe_div_backward(&a, &b, &a, &mut da, &mut db), Ok(3));
-        assert_same("all", &[q, da, db].concat(), &[T::zero(); 9]);
+        assert_same("quotient", &[q, da, db].concat(), &[T::zero(); 9]);
+        let (mut p, mut da, mut db) = ([T::nan(); 3], [T::nan(); 3], [T::nan(); 3]);
+        assert_eq!(safe_mul(&a, &b, &mut p), Ok(3));
+        assert_eq!(safe_mul_backward(&a, &b, &a, &mut da, &mut db), Ok(3));
+        assert_same("product", &[p, da, db].concat(), &[T::zero(); 9]);
     }
 );
 

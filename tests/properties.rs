@@ -268,11 +268,13 @@ fn every_length<T: Float>() {
         let z = data::<T>(1000 + len as u64, Kind::Within(5.0), len);
         let one = reference::Wide::from(1);
         let zero = reference::Wide::from(0);
-        let maps: [(&str, Vec<reference::Wide>, f64); 9] = [
+        let maps: [(&str, Vec<reference::Wide>, f64); 11] = [
             ("relu", x.iter().map(|&x| reference::relu(x)).collect(), 0.0),
             ("tanh", x.iter().map(|&x| reference::tanh(x)).collect(), 1.5),
             ("tanh_backward", x.iter().zip(&z).map(|(&x, &z)| reference::tanh_backward(x, z)).collect(), 4.0),
             ("safe_div", x.iter().zip(&z).map(|(&x, &z)| reference::safe_div(x, z)).collect(), 0.5),
+            ("safe_mul", x.iter().zip(&z).map(|(&x, &z)| reference::safe_mul(x, z)).collect(), 0.5),
+            ("atan2", x.iter().zip(&z).map(|(&x, &z)| reference::atan2(x, z)).collect(), 0.66),
             ("safe_recip", x.iter().map(|&x| one / x.into()).collect(), 0.5),
             (
                 "safe_ln",

@@ -230,7 +230,7 @@ fn a_row_alone_or_in_a_batch() {
 
 /// An element of a map has the bits that it has alone.
 fn elements_alone<T: Float>() {
-    const MAPS: [&str; 24] = [
+    const MAPS: [&str; 26] = [
         "relu",
         "relu_backward",
         "tanh",
@@ -238,6 +238,8 @@ fn elements_alone<T: Float>() {
         "clip_by_value_backward",
         "safe_div",
         "safe_div_backward",
+        "safe_mul",
+        "safe_mul_backward",
         "safe_recip",
         "safe_recip_backward",
         "safe_sqrt",

@@ -11,9 +11,9 @@ use nanproof::{
     clip_by_global_norm_with, clip_by_norm, clip_by_rms, clip_by_value, clip_by_value_backward, clip_rows_by_norm,
     clip_unitwise, cross_entropy, cross_entropy_backward, cross_entropy_with_gradient, dot, dot_backward, l2_norm,
     l2_norm_backward, log_softmax, log_softmax_backward, logsumexp, logsumexp_backward, matmul, matmul_backward,
-    matmul_with, relu, relu_backward, safe_div, safe_div_backward, safe_div_with, safe_ln, safe_pow, safe_pow_backward,
-    safe_recip, safe_rsqrt_backward, safe_sqrt_backward, softmax, softmax_backward, sum, sum_backward, tanh,
-    tanh_backward, unscale, xlog1py_backward, xlogy,
+    matmul_with, relu, relu_backward, safe_div, safe_div_backward, safe_div_with, safe_ln, safe_mul, safe_mul_backward,
+    safe_pow, safe_pow_backward, safe_recip, safe_rsqrt_backward, safe_sqrt_backward, softmax, softmax_backward, sum,
+    sum_backward, tanh, tanh_backward, unscale, xlog1py_backward, xlogy,
 };
 
 /// Every operand of every operation: the place in [`Case`] (0 for `x`), its name in reports, whether it is a matrix,
@@ -39,6 +39,11 @@ const OPERANDS: &[(&str, usize, &str, bool, &str)] = &[
     ("safe_div_backward", 0, "a", false, "n+-"),
     ("safe_div_backward", 1, "b", false, "n"),
     ("safe_div_backward", 2, "g", false, "n+-"),
+    ("safe_mul", 0, "a", false, "n+-"),
+    ("safe_mul", 1, "b", false, "n+-"),
+    ("safe_mul_backward", 0, "a", false, "n+-"),
+    ("safe_mul_backward", 1, "b", false, "n+-"),
+    ("safe_mul_backward", 2, "g", false, "n+-"),
     ("safe_recip", 0, "x", false, "n"),
     ("safe_recip_backward", 0, "x", false, "n"),
     ("safe_recip_backward", 1, "dy", false, "n+-"),
@@ -289,6 +294,11 @@ fn born_here<T: Float>() {
         (found.operand, found.index, found.class, found.origin),
         ("dx", Index::At(1), Class::NegInf, Origin::Overflow)
     );
+    let found = report(safe_mul(&[T::one(), max], &[T::one(), num(-2.0)], &mut y));
+    assert_eq!(
+        (found.operand, found.index, found.class, found.origin),
+        ("p", Index::At(1), Class::NegInf, Origin::Overflow)
+    );
     // An infinite operand is no fault, a NaN beside it is.
     let found = report(atan2(&[T::infinity()], &[T::nan()], &mut y[..1]));
     assert_eq!(
@@ -334,7 +344,11 @@ fn not_read<T: Float>() {
         assert_eq!(safe_div_backward(&nan, &zero, &nan, &mut y, &mut other), Ok(len));
         assert_same("division", &[y.clone(), other.clone()].concat(), &zero.repeat(2));
         assert_eq!(atan2_backward(&zero, &zero, &nan, &mut y, &mut other), Ok(len));
-        assert_same("angle", &[y.clone(), other].concat(), &zero.repeat(2));
+        assert_same("angle", &[y.clone(), other.clone()].concat(), &zero.repeat(2));
+        assert_eq!(safe_mul(&nan, &zero, &mut y), Ok(len));
+        assert_same("product", &y, &zero);
+        assert_eq!(safe_mul_backward(&nan, &zero, &nan, &mut y, &mut other), Ok(len));
+        assert_same("gradients of a product", &[y.clone(), other].concat(), &zero.repeat(2));
         y.fill(T::nan());
         softmax_backward(mat(&zero, 1, len), mat(&nan, 1, len), mat_mut(&mut y, 1, len)).expect("dp does not count");
         assert_same("softmax", &y, &zero);
@@ -611,6 +625,8 @@ fn refused<T: Float>() {
     let sgd = Sgd { learning_rate: T::one(), momentum: T::one(), weight_decay: T::zero() };
     check("sgd", &|w, v| sgd.step(w, &three, v));
     check("safe_div", &|q, _| safe_div(&three, &four, q).map(drop));
+    check("safe_mul", &|p, _| safe_mul(&three, &four, p).map(drop));
+    check("safe_mul_backward", &|p, q| safe_mul_backward(&three, &three, &three, p, &mut q[1..]).map(drop));
     check("atan2", &|angle, _| atan2(&three, &four, angle));
     check("atan2", &|angle, _| atan2(&four, &four, angle));
     check("atan2_backward", &|p, q| atan2_backward(&three, &three, &four, p, q).map(drop));

@@ -49,8 +49,8 @@ pub fn atan2<T: Float>(y: &[T], x: &[T], angle: &mut [T]) -> Result<()> {
 /// ascending order, with its rounding errors kept.
 ///
 /// Both within 2.5 ULP (where `dx` is a sum, of each term); nothing over- or underflows on the way, `r^2` least of all. At
-/// the origin `g` is not read. Where `g` is exactly 0 both are 0
-/// (unless `x` or `y` is NaN), and 0 is their limit at points that are infinitely far.
+/// the origin `g` is not read. Where `g` is exactly 0 both are 0 (unless `x` or `y` is NaN), and 0 is their limit at points
+/// that are infinitely far.
 ///
 /// # Errors
 /// [`Error::Shape`](crate::Error::Shape) if the lengths do not fit; [`Error::NonFinite`](crate::Error::NonFinite) if a

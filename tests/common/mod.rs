@@ -287,6 +287,8 @@ pub(crate) fn every_op<T: Float>() -> Vec<Op<T>> {
             let b = &c.some_of_z(c.cols.min(c.x.len()));
             write([c.x.len(), b.len()], |[da, db]| safe_div_backward(c.x, b, c.y, da, db))
         }),
+        ("safe_mul", |c| write([c.x.len()], |[p]| safe_mul(c.x, c.y, p))),
+        ("safe_mul_backward", |c| write([c.x.len(); 2], |[da, db]| safe_mul_backward(c.x, c.y, c.z, da, db))),
         ("safe_recip", |c| write([c.x.len()], |[y]| safe_recip(Safe::default(), c.x, y))),
         ("safe_recip_backward", |c| write([c.x.len()], |[dx]| safe_recip_backward(Safe::default(), c.x, c.y, dx))),
         ("safe_sqrt", |c| write([c.x.len()], |[y]| safe_sqrt(Safe::default(), c.x, y))),
