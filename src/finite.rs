@@ -241,11 +241,6 @@ impl<'a, T: Float> Operand<'a, T> {
         Self { name, elements: Box::new((0..x.rows()).flat_map(row)) }
     }
 
-    pub(crate) fn tensors(name: &'static str, tensors: &'a [&mut [T]]) -> Self {
-        let tensor = |(t, x): (usize, &'a &mut [T])| x.iter().enumerate().map(move |(i, &x)| (Index::Tensor(t, i), x));
-        Self { name, elements: Box::new(tensors.iter().enumerate().flat_map(tensor)) }
-    }
-
     /// The elements of an operand of `len` that are not finite.
     pub(crate) fn listed(name: &'static str, faults: Vec<(Index, T)>, len: usize) -> Self {
         let rest = core::iter::repeat_n((Index::Scalar, T::zero()), len - faults.len());
@@ -256,11 +251,6 @@ impl<'a, T: Float> Operand<'a, T> {
     pub(crate) fn overlook(self, overlooked: impl Fn(Index, T) -> bool + 'a) -> Self {
         let elements = self.elements.map(move |(i, x)| (i, if overlooked(i, x) { T::zero() } else { x }));
         Self { name: self.name, elements: Box::new(elements) }
-    }
-
-    /// The elements as an operation changes them.
-    pub(crate) fn map(self, f: impl Fn(T) -> T + 'a) -> Self {
-        Self { name: self.name, elements: Box::new(self.elements.map(move |(i, x)| (i, f(x)))) }
     }
 
     /// Reports the first element that is not finite, if there is one.

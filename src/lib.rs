@@ -59,6 +59,7 @@
 //! | vector functions | [`math`] | |
 //! | activations | [`relu`], [`leaky_relu`], [`elu`], [`gelu`], [`gelu_tanh`], [`silu`], [`mish`], [`sigmoid`], [`log_sigmoid`], [`softplus`], [`tanh`], [`hard_sigmoid`], [`hard_swish`], [`hard_tanh`] | the same names with `_backward` |
 //! | bounded gradients | [`clip_by_value`], [`clip_by_norm`], [`clip_by_rms`], [`clip_by_global_norm`], [`clip_by_global_norm_with`] | [`clip_by_value_backward`] |
+//! | the same of several storage types | [`clip_by_global_norm_mixed`], [`TensorMut`] | |
 //! | bounded rows of gradients | [`clip_rows_by_norm`], [`clip_rows_with_norms`], [`clip_unitwise`] | |
 //! | gradients in mixed precision | [`unscale`], [`DynamicLossScale`] | |
 //! | a step of training | [`Sgd`], [`Adam`], [`AdamW`] | |
@@ -81,7 +82,8 @@
 //! - `std` (default): detection of the CPU's instruction sets at run time, and `NANPROOF_ISA`. Without it the crate needs
 //!   `alloc` alone.
 //! - `rayon`: large calls are split over the threads of the caller's current rayon pool, with the same bits.
-//! - `half`: tensors of `half::bf16` and `half::f16` as operands of [`matmul_mixed`], [`softmax_mixed`] and the like.
+//! - `half`: tensors of `half::bf16` and `half::f16` as operands of [`matmul_mixed`], [`softmax_mixed`], [`clip_by_global_norm_mixed`] and
+//!   the like.
 //! - `serde`: the state of [`DynamicLossScale`] can be saved and restored; reports, statistics and records can be
 //!   serialised, and [`GradientLog`] writes lines of JSON.
 //! - `tracing`: faults, records and flags are events of the crate `tracing`.

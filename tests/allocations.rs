@@ -6,9 +6,9 @@ use std::alloc::System;
 
 use common::{Kind, data, mat, mat_mut, num};
 use nanproof::{
-    AdamW, Float, Matmul, Safe, Softmax, Storage, clip_by_global_norm, clip_by_norm, clip_by_value, dot, l2_norm,
-    log_softmax, logsumexp, matmul, matmul_backward, matmul_mixed, matmul_with, relu, safe_div, safe_div_with, softmax,
-    softmax_backward, softmax_with, sum, tanh, tanh_backward,
+    AdamW, Clipping, Float, Matmul, Safe, Softmax, Storage, TensorMut, clip_by_global_norm, clip_by_global_norm_mixed,
+    clip_by_norm, clip_by_value, dot, l2_norm, log_softmax, logsumexp, matmul, matmul_backward, matmul_mixed,
+    matmul_with, relu, safe_div, safe_div_with, softmax, softmax_backward, softmax_with, sum, tanh, tanh_backward,
 };
 use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
 
@@ -45,6 +45,11 @@ fn steady_state<T: Float + Storage<Compute = T>>() {
     quiet("clip_by_value", || clip_by_value(&mut a, one).map(drop));
     quiet("clip_by_norm", || clip_by_norm(&mut a, one).map(drop));
     quiet("clip_by_global_norm", || clip_by_global_norm(&mut [&mut a, &mut b], one).map(drop));
+    let mut tensors = [TensorMut::new(&mut a), TensorMut::new(&mut b)];
+    quiet("clip_by_global_norm_mixed", || {
+        clip_by_global_norm_mixed(Clipping::default(), &mut tensors, num(0.5), None).map(drop)
+    });
+    drop(tensors);
     quiet("softmax", || softmax(mat(&x, ROWS, COLS), mat_mut(&mut a, ROWS, COLS)).map(drop));
     quiet("softmax_with", || {
         softmax_with(Softmax::default(), mat(&x, ROWS, COLS), mat_mut(&mut a, ROWS, COLS)).map(drop)

@@ -8,7 +8,6 @@
 //! | select of any two operands, `x^y` by its parts | jax#5798, tensorflow#2540, pytorch#23156, burn#3727, torch7#60 (products) |
 //! | attention, cumulative log-sum-exp | llama.cpp#19098, flashinfer#358, tinygrad#17853 |
 //! | pooling, scatter | pytorch#7670, #169263 |
-//! | f16 and bf16 | burn#5699, llama.cpp#15619, mlc-llm#1638 |
 
 mod common;
 
@@ -1392,3 +1391,52 @@ case!(
         }
     }
 );
+
+/// Of tensors that are stored in 16 bits.
+#[cfg(feature = "half")]
+mod half_storage {
+    use super::common::{mat, mat_mut, on_every_isa};
+    use half::{bf16, f16};
+    use nanproof::{
+        Clipping, NormPartial, Softmax, Storage, TensorMut, clip_by_global_norm_mixed, matmul_mixed, softmax_mixed,
+    };
+
+    fn clipped<A: Storage<Compute = f32>>(x: &[f32], max_norm: f32) -> Vec<f32> {
+        let mut x = x.iter().map(|&x| A::round(x)).collect::<Vec<_>>();
+        clip_by_global_norm_mixed(Clipping::default(), &mut [TensorMut::new(&mut x)], max_norm, None).expect("finite");
+        x.into_iter().map(A::widen).collect()
+    }
+
+    #[test]
+    fn burn_5699_clipping_zeroes_a_finite_gradient() {
+        on_every_isa(|_| {
+            assert_eq!(clipped::<f16>(&[300.0], 1.0), [1.0]);
+            assert_eq!(clipped::<f16>(&[-60_000.0, 0.0, 60_000.0, 0.0], 0.0), [0.0; 4]);
+            assert_eq!(clipped::<f16>(&[60_000.0; 4], 2.0), [1.0; 4]);
+            assert_eq!(clipped::<bf16>(&[f32::MAX / 2.0; 4], 2.0), [1.0; 4]);
+        });
+    }
+
+    /// And fairseq#2384, Automodel#825.
+    #[test]
+    fn fairscale_263_norms_of_shards_in_16_bits() {
+        on_every_isa(|_| {
+            let shard = [f16::from_f32(5000.0)];
+            let partial = NormPartial::of_mixed(&shard).expect("it is available");
+            assert_eq!(partial.merge(partial).merge(partial).merge(partial).norm(), Ok(10_000.0));
+        });
+    }
+
+    /// And mlc-llm#1638: products of queries and keys that `f16` cannot hold.
+    #[test]
+    fn llama_cpp_15619_scores_above_the_largest_f16() {
+        on_every_isa(|_| {
+            let (q, k) = ([f16::from_f32(300.0); 128], [f16::from_f32(-300.0); 2 * 128]);
+            let (mut scores, mut p) = ([0.0_f32; 2], [f16::ZERO; 2]);
+            matmul_mixed(mat(&q, 1, 128), mat(&k, 2, 128).t(), mat_mut(&mut scores, 1, 2)).expect("f32 holds it");
+            assert_eq!(scores, [-300.0 * 300.0 * 128.0; 2]);
+            softmax_mixed(Softmax::default(), mat(&scores, 1, 2), mat_mut(&mut p, 1, 2)).expect("finite");
+            assert_eq!(p, [f16::from_f32(0.5); 2]);
+        });
+    }
+}

@@ -1,6 +1,7 @@
 //! Gradient clipping: by value, by norm, by root mean square, by the norms of rows, and by the global norm of many
 //! tensors, which a loss scale may have multiplied.
 
+use super::mixed_tensors::Tensor;
 use super::scale::scale;
 use crate::error::{Error, Result, check_len, check_shape};
 use crate::finite::{Index, NonFinite, Operand, diagnose, overflow_or_invalid};
@@ -262,7 +263,7 @@ fn clip_rows<T: Float>(
         }
         copy.clear();
         copy.extend(x.as_ref().row_iter(i));
-        clipped += usize::from(rescale(&mut [&mut copy], norm, T::one(), max_norm)?.clipped);
+        clipped += usize::from(rescale(&mut [&mut copy[..]], norm, T::one(), max_norm)?.clipped);
         for (j, &value) in copy.iter().enumerate() {
             if let Some(place) = x.get_mut(i, j) {
                 *place = value;
@@ -366,10 +367,10 @@ pub fn unscale<T: Float>(tensors: &mut [&mut [T]], loss_scale: T) -> Result<Clip
     clip("unscale", Clipping { loss_scale, ..Clipping::default() }, tensors, T::infinity(), None)
 }
 
-fn clip<T: Float>(
+pub(super) fn clip<T: Float, X: Tensor<T>>(
     operation: &'static str,
     options: Clipping<T>,
-    tensors: &mut [&mut [T]],
+    tensors: &mut [X],
     max_norm: T,
     mut norms: Option<&mut [T]>,
 ) -> Result<Clip<T>> {
@@ -391,8 +392,14 @@ fn clip<T: Float>(
             return Ok(Clip { norm: norm.narrow(), scale: T::one(), clipped: false, fault });
         }
         (_, OnFault::Zero) => {
-            let is_fault = |x: T| !unscaled(x, loss_scale).is_finite();
-            tensors.iter_mut().flat_map(|x| x.iter_mut()).filter(|x| is_fault(**x)).for_each(|x| *x = T::zero());
+            let unscaling = Rescaling::new(Scaled::of(T::zero()), loss_scale, T::infinity());
+            for x in &mut *tensors {
+                x.change(&|x, stored| {
+                    let is_fault = |x: T| !stored(unscaling.of(x)).is_finite();
+                    x.iter_mut().filter(|x| is_fault(**x)).for_each(|x| *x = T::zero());
+                    Ok(())
+                })?;
+            }
             norm = measure(tensors, loss_scale, norms)?;
         }
     }
@@ -400,34 +407,35 @@ fn clip<T: Float>(
 }
 
 /// The norm of all tensors over the loss scale, and that of each, if asked.
-fn measure<T: Float>(tensors: &[&mut [T]], loss_scale: T, norms: Option<&mut [T]>) -> Result<Scaled<f64>> {
+fn measure<T: Float, X: Tensor<T>>(tensors: &[X], loss_scale: T, norms: Option<&mut [T]>) -> Result<Scaled<f64>> {
     let quotient = |norm: Scaled<f64>| if loss_scale.is_one() { norm } else { norm.div(Scaled::of(loss_scale)) };
     let Some(norms) = norms else {
-        return Ok(quotient(Squares::of_all(tensors)?.norm()));
+        return Ok(quotient(X::squares_of_all(tensors)?.norm()));
     };
     let mut all = Squares::new();
     for (x, norm) in tensors.iter().zip(norms) {
-        let squares = Squares::of(x)?;
+        let squares = x.squares()?;
         *norm = quotient(squares.norm()).narrow();
         all = all.join(squares);
     }
     Ok(quotient(all.norm()))
 }
 
-/// The report of what is not finite, or would not be once unscaled.
-fn find_fault<T: Float>(
+/// The report of what is not finite, or would not be once unscaled and clipped.
+fn find_fault<T: Float, X: Tensor<T>>(
     operation: &'static str,
-    tensors: &[&mut [T]],
+    tensors: &[X],
     norm: Scaled<f64>,
     loss_scale: T,
     max_norm: T,
 ) -> Option<NonFinite> {
-    let name = "tensors";
+    // Twice what no result is larger than, but for rounding.
+    let bound = norm.narrow::<T>().min(max_norm) * (T::one() + T::one());
     let found = if !norm.mantissa.is_finite() {
-        diagnose(operation, [Operand::tensors(name, tensors)], [], overflow_or_invalid)
-    } else if max_norm.is_infinite() && norm.narrow::<T>().is_infinite() {
-        let quotients = Operand::tensors(name, tensors).map(|x| unscaled(x, loss_scale));
-        diagnose(operation, [], [quotients], overflow_or_invalid)
+        diagnose(operation, [operand(tensors, |x| x)], [], overflow_or_invalid)
+    } else if loss_scale < T::one() && tensors.iter().any(|x| !x.stored(bound).is_finite()) {
+        let rescaling = Rescaling::new(norm, loss_scale, max_norm);
+        diagnose(operation, [], [operand(tensors, |x| rescaling.of(x))], overflow_or_invalid)
     } else {
         Ok(())
     };
@@ -437,39 +445,69 @@ fn find_fault<T: Float>(
     }
 }
 
-/// `x / loss_scale` as [`rescale`] rounds it.
-fn unscaled<T: Float>(x: T, loss_scale: T) -> T {
-    let mut quotient = [x];
-    let inverse = Scaled::of(T::one()).div(Scaled::of(loss_scale));
-    // An error here is one of the whole call.
-    scale(&mut quotient, inverse.round()).map_or(T::nan(), |_| quotient[0])
+/// The elements of tensors as an operation changes them and they are then stored.
+fn operand<'a, T: Float, X: Tensor<T>>(tensors: &'a [X], f: impl Fn(T) -> T + Copy + 'a) -> Operand<'a, T> {
+    let tensor = move |(t, tensor): (usize, &'a X)| {
+        tensor.elements().enumerate().map(move |(i, x)| (Index::Tensor(t, i), tensor.stored(f(x))))
+    };
+    Operand::new("tensors", tensors.iter().enumerate().flat_map(tensor))
 }
 
 /// Multiplies tensors whose norm over the loss scale is `norm` by `1 / loss_scale`, and by `max_norm / norm` if that is
 /// less.
-pub(super) fn rescale<T: Float>(
-    tensors: &mut [&mut [T]],
+pub(super) fn rescale<T: Float, X: Tensor<T>>(
+    tensors: &mut [X],
     norm: Scaled<f64>,
     loss_scale: T,
     max_norm: T,
 ) -> Result<Clip<T>> {
-    let value = norm.narrow();
-    let within = value <= max_norm;
-    if within && loss_scale.is_one() {
-        return Ok(Clip { norm: value, scale: T::one(), clipped: false, fault: None });
+    let rescaling = Rescaling::new(norm, loss_scale, max_norm);
+    if rescaling.within && loss_scale.is_one() {
+        return Ok(rescaling.clip(T::one()));
     }
-    let ratio = if within { Scaled::of(T::one()) } else { Scaled::of(max_norm).div(norm) };
-    let factor = ratio.div(Scaled::of(loss_scale)).round();
-    let is_finite = norm.mantissa.is_finite();
     for x in tensors {
-        if max_norm.is_zero() && is_finite {
-            x.fill(T::zero());
-        } else if !scale(x, factor)? && is_finite && !within {
-            // No element is larger than the norm: rounding alone led past the largest number.
-            x.iter_mut().filter(|x| x.is_infinite()).for_each(|x| *x = max_norm.copysign(*x));
-        }
+        x.change(&|x, _| rescaling.apply(x))?;
     }
-    Ok(Clip { norm: value, scale: factor.value(), clipped: !within, fault: None })
+    Ok(rescaling.clip(rescaling.factor.value()))
+}
+
+/// A multiplication by `1 / loss_scale`, and by `max_norm / norm` if that is less.
+#[derive(Clone, Copy)]
+struct Rescaling<T> {
+    norm: Scaled<f64>,
+    max_norm: T,
+    within: bool,
+    factor: Scaled<T>,
+}
+
+impl<T: Float> Rescaling<T> {
+    fn new(norm: Scaled<f64>, loss_scale: T, max_norm: T) -> Self {
+        let within = norm.narrow::<T>() <= max_norm;
+        let ratio = if within { Scaled::of(T::one()) } else { Scaled::of(max_norm).div(norm) };
+        Self { norm, max_norm, within, factor: ratio.div(Scaled::of(loss_scale)).round() }
+    }
+
+    fn apply(&self, x: &mut [T]) -> Result<()> {
+        let is_finite = self.norm.mantissa.is_finite();
+        if self.max_norm.is_zero() && is_finite {
+            x.fill(T::zero());
+        } else if !scale(x, self.factor)? && is_finite && !self.within {
+            // No element is larger than the norm: rounding alone led past the largest number.
+            x.iter_mut().filter(|x| x.is_infinite()).for_each(|x| *x = self.max_norm.copysign(*x));
+        }
+        Ok(())
+    }
+
+    /// One element.
+    fn of(&self, x: T) -> T {
+        let mut result = [x];
+        // An error here is one of the whole call.
+        self.apply(&mut result).map_or(T::nan(), |()| result[0])
+    }
+
+    fn clip(&self, scale: T) -> Clip<T> {
+        Clip { norm: self.norm.narrow(), scale, clipped: !self.within, fault: None }
+    }
 }
 
 /// The norm of a slice, if all of it is finite.

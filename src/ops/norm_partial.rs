@@ -1,12 +1,14 @@
 //! [`NormPartial`], a norm in the making, for tensors in many hands.
 
 use super::clip::{Clip, check_limit, rescale};
+use super::mixed_tensors::{Tensor, TensorMut, squares};
 use crate::error::{Error, Result, check_len};
 use crate::exact::Exact;
 use crate::finite::{Class, Counts, Index, NonFinite, Operand, Origin, diagnose, overflow_or_invalid};
 use crate::float::Float;
 use crate::kernel::Join;
 use crate::squares::Squares;
+use crate::storage::Storage;
 use alloc::vec::Vec;
 
 /// The sum of the squares of some tensors, to be merged with that of others, on other threads or machines, into their
@@ -60,6 +62,24 @@ impl<T: Float> NormPartial<T> {
     /// ```
     pub fn of(x: &[T]) -> Result<Self> {
         Ok(Self { squares: Squares::of(x)? })
+    }
+
+    /// The partial norm of a tensor or shard in any [storage type](Storage): that of its elements widened, bit for bit.
+    ///
+    /// # Errors
+    /// As [`of`](Self::of).
+    ///
+    /// ```
+    /// # #[cfg(feature = "half")] {
+    /// use nanproof::NormPartial;
+    ///
+    /// let x = [half::f16::from_f32(5000.0); 4]; // whose squares f16 does not hold
+    /// assert_eq!(NormPartial::of_mixed(&x)?.norm()?, 10_000.0);
+    /// # }
+    /// # Ok::<(), nanproof::Error>(())
+    /// ```
+    pub fn of_mixed<X: Storage<Compute = T>>(x: &[X]) -> Result<Self> {
+        Ok(Self { squares: squares(x)? })
     }
 
     /// The partial norm of the tensors of both.
@@ -124,9 +144,34 @@ impl<T: Float> NormPartial<T> {
     /// # Ok::<(), nanproof::Error>(())
     /// ```
     pub fn clip(&self, tensors: &mut [&mut [T]], max_norm: T) -> Result<Clip<T>> {
-        const NAME: &str = "NormPartial::clip";
-        check_limit(NAME, "max_norm", max_norm)?;
-        self.check(NAME)?;
+        self.rescale("NormPartial::clip", tensors, max_norm)
+    }
+
+    /// [`clip`](Self::clip) of tensors in any [storage types](Storage): with the merged partial of all ranks,
+    /// [`clip_by_global_norm_mixed`](crate::clip_by_global_norm_mixed) on each of them.
+    ///
+    /// # Errors
+    /// As [`clip`](Self::clip).
+    ///
+    /// ```
+    /// # #[cfg(feature = "half")] {
+    /// use half::bf16;
+    /// use nanproof::{NormPartial, TensorMut};
+    ///
+    /// let (mut mine, theirs) = ([bf16::from_f32(3.0)], [4.0_f32]);
+    /// let partial = NormPartial::of_mixed(&mine)?.merge(NormPartial::of(&theirs)?);
+    /// partial.clip_mixed(&mut [TensorMut::new(&mut mine)], 2.5)?;
+    /// assert_eq!(mine, [bf16::from_f32(1.5)]);
+    /// # }
+    /// # Ok::<(), nanproof::Error>(())
+    /// ```
+    pub fn clip_mixed(&self, tensors: &mut [TensorMut<'_, T>], max_norm: T) -> Result<Clip<T>> {
+        self.rescale("NormPartial::clip_mixed", tensors, max_norm)
+    }
+
+    fn rescale<X: Tensor<T>>(&self, operation: &'static str, tensors: &mut [X], max_norm: T) -> Result<Clip<T>> {
+        check_limit(operation, "max_norm", max_norm)?;
+        self.check(operation)?;
         rescale(tensors, self.squares.norm(), T::one(), max_norm)
     }
 
