@@ -82,8 +82,8 @@
 //! - `std` (default): detection of the CPU's instruction sets at run time, and `NANPROOF_ISA`. Without it the crate needs
 //!   `alloc` alone.
 //! - `rayon`: large calls are split over the threads of the caller's current rayon pool, with the same bits.
-//! - `half`: tensors of `half::bf16` and `half::f16` as operands of [`matmul_mixed`], [`softmax_mixed`], [`clip_by_global_norm_mixed`] and
-//!   the like.
+//! - `half`: tensors of `half::bf16` and `half::f16` as operands of [`matmul_mixed`], [`softmax_mixed`],
+//!   [`clip_by_global_norm_mixed`] and the like.
 //! - `serde`: the state of [`DynamicLossScale`] can be saved and restored; reports, statistics and records can be
 //!   serialised, and [`GradientLog`] writes lines of JSON.
 //! - `tracing`: faults, records and flags are events of the crate `tracing`.

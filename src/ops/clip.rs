@@ -200,9 +200,9 @@ pub fn clip_rows_with_norms<T: Float>(x: MatMut<'_, T>, norms: &[T], max_norm: T
 /// `w`: `g[i] *= limit / |g[i]|` if `|g[i]| > limit`, with `limit = clipping * max(|w[i]|, eps)`. Returns how many rows
 /// were clipped.
 ///
-/// A limit that overflows clips nothing. `clipping = 0` gives zeros, `+Inf` never clips. Within 6 ULP of the true value. Source: Brock, De, Smith and Simonyan,
-/// "High-performance large-scale image recognition without normalization", 2021 (adaptive gradient clipping; there
-/// `clipping = 0.01`, `eps = 0.001`).
+/// A limit that overflows clips nothing. `clipping = 0` gives zeros, `+Inf` never clips. Within 6 ULP of the true value.
+/// Source: Brock, De, Smith and Simonyan, "High-performance large-scale image recognition without normalization", 2021
+/// (adaptive gradient clipping; there `clipping = 0.01`, `eps = 0.001`).
 ///
 /// # Errors
 /// [`Error::Shape`] if the shapes differ; [`Error::Argument`] if `clipping` or `eps` is negative or NaN;
