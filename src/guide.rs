@@ -15,9 +15,9 @@
 //! ```
 //!
 //! - **passed in**: the operand was bad before. The cause is further up: go to 2.
-//! - **born here: overflow**: the true result is too large for the type. In a matrix product the largest term of the sum is
-//!   named: one huge factor is a weight or an activation that has grown (go to 4), many middling ones are a missing scale
-//!   (a layer's initialisation, the `1 / sqrt(d)` of attention).
+//! - **born here: overflow**: the true result is too large for the type. Of a matrix product, a sum, a dot product or a norm
+//!   the largest term is named: one huge factor is a weight or an activation that has grown (go to 4), many middling ones
+//!   are a missing scale (a layer's initialisation, the `1 / sqrt(d)` of attention).
 //! - **born here: division by zero**, **no number is the answer**: a formula met a pole. Go to 5.
 //!
 //! The first index matters: row 0 of everything is a bad layer, one row is a bad sample, one column is a bad unit. A `-inf`
