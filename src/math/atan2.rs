@@ -34,7 +34,7 @@ impl Atan2Constants for f32 {
 
 impl Atan2Constants for f64 {
     const TAN_SIXTEENTH: Self = 0.414_213_562_373_095_03;
-    const EIGHTH_SHORT: Self = core::f64::consts::FRAC_PI_4;
+    const EIGHTH_SHORT: Self = core::f64::consts::FRAC_PI_4; // whose last three bits are 0
     const EIGHTH_REST: Self = 3.061_616_997_868_383e-17;
     const ATAN_TAIL: &'static [Self] = &[
         -0.333_333_333_333_332,
