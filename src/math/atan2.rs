@@ -162,10 +162,9 @@ mod tests {
         }
     }
 
-    /// Points all around, near the axes and the diagonals, of any size, and with quotients at the ends of the range.
-    #[test]
-    fn error_f64() {
-        let count = 60_000;
+    /// Points all around, near the axes and the diagonals, of any size, and with quotients at the ends of the range: so
+    /// many of each.
+    fn check_f64(count: usize) {
         let angles = oracle::uniform(1).map(|turn| (core::f64::consts::TAU * turn).sin_cos());
         let (y, x): (Vec<_>, Vec<_>) = angles.take(count).unzip();
         worst_f64(&y, &x).assert_at_most(0.66);
@@ -184,6 +183,17 @@ mod tests {
         let (y, x) = (oracle::of_every_size::<f64>(count, 3), oracle::of_every_size::<f64>(count, 17));
         let (y, x): (Vec<_>, Vec<_>) = y.into_iter().zip(x).filter(|(y, x)| y.is_finite() && x.is_finite()).unzip();
         worst_f64(&y, &x).assert_at_most(0.66);
+    }
+
+    #[test]
+    fn error_f64() {
+        check_f64(8_000);
+    }
+
+    #[test]
+    #[ignore = "many points: a minute"]
+    fn error_f64_of_many() {
+        check_f64(500_000);
     }
 
     #[test]
