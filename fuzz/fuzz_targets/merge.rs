@@ -292,7 +292,9 @@ fn log<T: Float>(u: &mut Unstructured<'_>) -> Drawn<()> {
                 assert!(!name.is_empty() && !is_repeated && fits, "step {step} of {name}");
                 *size = Some(cols);
                 let kinds = tensor.last.filter(|(last, _)| *last == step).map_or([false; 3], |(_, kinds)| kinds);
-                tensor.last = Some((step, std::array::from_fn(|i| kinds[i] || i == kind)));
+                // The ratio to weights of 0 is not recorded, and may be later.
+                let is_noted = kind != 1 || record.update_ratio.is_some();
+                tensor.last = Some((step, std::array::from_fn(|i| kinds[i] || i == kind && is_noted)));
                 assert_eq!(record.step, step);
                 if kind == 0 {
                     check_statistics(&x, record.gradient.as_ref().unwrap());
