@@ -93,7 +93,6 @@ pub(crate) fn outline<K: Kernel, S: Simd<K::Elem>>(simd: S, kernel: K) -> K::Out
 }
 
 /// Runs a kernel through `run`; with feature `rayon` in pieces over the threads of the caller's pool, if it is large.
-#[cfg_attr(not(feature = "rayon"), inline(always))]
 fn run_in_pieces<K: Kernel + Send>(kernel: K, run: impl Fn(K) -> K::Output + Copy + Sync) -> K::Output {
     #[cfg(feature = "rayon")]
     if kernel.work() > threads::GRAIN {

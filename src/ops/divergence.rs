@@ -3,14 +3,12 @@
 use alloc::vec;
 
 use super::cross_entropy::{Loss, Reduction};
-use super::sum::Sum;
+use super::sum::sum_over;
 use crate::error::{Result, check_len};
 use crate::finite::{Index, Operand, diagnose, overflow_or_invalid};
 use crate::float::Float;
-use crate::kernel::launch;
 use crate::lanes::Lanes;
 use crate::math;
-use crate::scaled::WideSum;
 use crate::simd::Simd;
 use crate::sweep::{Formula, Guard, apply};
 
@@ -39,7 +37,7 @@ pub fn binary_cross_entropy<T: Float>(reduction: Reduction, logits: &[T], target
     check_len(NAME, "targets", targets.len(), logits.len(), "the length of logits")?;
     let mut losses = vec![T::zero(); logits.len()];
     apply(BinaryCrossEntropy, [logits, targets], [&mut losses])?;
-    let value = total(&losses, reduction.divisor(logits.len()))?;
+    let value = sum_over(&losses, reduction.divisor(logits.len()))?;
     if !value.is_finite() {
         let outputs = [Operand::slice("losses", &losses), Operand::scalar("loss", value)];
         diagnose(NAME, read(logits, targets), outputs, overflow_or_invalid)?;
@@ -105,7 +103,7 @@ pub fn kl_divergence<T: Float>(p: &[T], log_q: &[T]) -> Result<T> {
     check_len(NAME, "log_q", log_q.len(), p.len(), "the length of p")?;
     let mut terms = vec![T::zero(); p.len()];
     apply(Divergence, [p, log_q], [&mut terms])?;
-    let value = total(&terms, T::one())?;
+    let value = sum_over(&terms, T::one())?;
     if value.is_finite() {
         return Ok(value);
     }
@@ -137,15 +135,6 @@ pub fn kl_divergence_backward<T: Float>(p: &[T], log_q: &[T], g: T, dp: &mut [T]
     }
     let inputs = divergence_operands(p, log_q).into_iter().chain([Operand::scalar("g", g)]);
     diagnose(NAME, inputs, [Operand::slice("dp", dp), Operand::slice("dlog_q", dlog_q)], overflow_or_invalid)
-}
-
-/// The sum of terms over a divisor. It may be finite where a partial sum, or the sum, is not.
-fn total<T: Float>(terms: &[T], divisor: T) -> Result<T> {
-    let sum = launch(Sum { x: terms })?.value();
-    if sum.is_finite() {
-        return Ok(sum / divisor);
-    }
-    Ok(terms.iter().fold(WideSum::new(), |sum, &term| sum.add_product(term, T::one())).divided_by(divisor))
 }
 
 /// The operands, without the infinite logits whose loss is 0.

@@ -7,8 +7,8 @@ use crate::gemm::lend_lists;
 use crate::kernel::Join;
 use crate::squares::{LEAF, Squares};
 use crate::storage::Storage;
+use crate::view::MatRef;
 use alloc::boxed::Box;
-use alloc::vec::Vec;
 use core::fmt;
 
 /// A tensor in any [storage type](Storage) that is computed with in `T`, to be changed in place: what a list of tensors
@@ -167,7 +167,7 @@ impl<T: Float, X: Storage<Compute = T>> Tensor<T> for Stored<'_, X> {
     fn change(&mut self, change: Change<'_, T>) -> Result<()> {
         lend_lists(|[wide, ..]| {
             for piece in self.0.chunks_mut(PIECE) {
-                widen(piece, wide);
+                MatRef::new(piece, 1, piece.len())?.map_into(wide, X::widen);
                 change(wide, |x| X::round(x).widen())?;
                 piece.iter_mut().zip(&*wide).for_each(|(x, &wide)| *x = X::round(wide));
             }
@@ -180,13 +180,8 @@ impl<T: Float, X: Storage<Compute = T>> Tensor<T> for Stored<'_, X> {
 pub(super) fn squares<T: Float, X: Storage<Compute = T>>(x: &[X]) -> Result<Squares<T>> {
     lend_lists(|[wide, ..]| {
         x.chunks(PIECE).try_fold(Squares::new(), |sum, piece| {
-            widen(piece, wide);
+            MatRef::new(piece, 1, piece.len())?.map_into(wide, X::widen);
             Ok(sum.join(Squares::of(wide)?))
         })
     })
-}
-
-fn widen<T: Float, X: Storage<Compute = T>>(x: &[X], wide: &mut Vec<T>) {
-    wide.clear();
-    wide.extend(x.iter().map(|x| x.widen()));
 }

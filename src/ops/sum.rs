@@ -28,14 +28,22 @@ use crate::simd::Simd;
 /// # Ok::<(), nanproof::Error>(())
 /// ```
 pub fn sum<T: Float>(x: &[T]) -> Result<T> {
-    let sum = launch(Sum { x })?.value();
+    let sum = sum_over(x, T::one())?;
     if sum.is_finite() {
         return Ok(sum);
     }
-    let sum = x.iter().fold(WideSum::new(), |sum, &x| sum.add_product(x, T::one())).value();
     let found = diagnose("sum", [Operand::slice("x", x)], [Operand::scalar("sum", sum)], overflow_or_invalid);
     name_largest_term(found, |_| Factor::slice("x", x).map(Term::from))?;
     Ok(sum)
+}
+
+/// The sum of a slice over a divisor. It may be finite where a partial sum, or the sum, is not.
+pub(super) fn sum_over<T: Float>(x: &[T], divisor: T) -> Result<T> {
+    let sum = launch(Sum { x })?.value();
+    if sum.is_finite() {
+        return Ok(sum / divisor);
+    }
+    Ok(x.iter().fold(WideSum::new(), |sum, &x| sum.add_product(x, T::one())).divided_by(divisor))
 }
 
 /// The gradient of [`sum`]: `dx[i] = g` for every `i`.
