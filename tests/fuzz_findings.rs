@@ -3,9 +3,9 @@
 use nanproof::reference::{self, ulp_error};
 use nanproof::{
     AdamW, BatchMut, BatchRef, Class, CrossEntropy, Error, Index, MatMut, MatRef, Origin, Reduction, Safe, TensorStats,
-    binary_cross_entropy, binary_cross_entropy_backward, clip_unitwise, cross_entropy_in_place,
-    cross_entropy_with_gradient, elu, kl_divergence, l2_norm_backward, lp_norm, matmul_backward, safe_div_backward,
-    safe_pow_backward, xlogy_backward,
+    binary_cross_entropy, binary_cross_entropy_backward, clip_unitwise, cross_entropy_backward, cross_entropy_in_place,
+    cross_entropy_with_gradient, dot_backward, elu, kl_divergence, kl_divergence_backward, l2_norm_backward, lp_norm,
+    lp_norm_backward, matmul_backward, safe_div_backward, safe_pow_backward, sum_backward, xlogy_backward,
 };
 
 /// The gradients multiply by transposes; a report speaks of the operands as they were passed in.
@@ -193,5 +193,29 @@ fn adam_with_a_corrected_mean_square_that_overflows() -> nanproof::Result<()> {
     adam.step(1, &mut w, &[1.0], &mut m, &mut v)?;
     let want = -1e20 / (1.6e38_f64 * 1000.0 * 0.999).sqrt();
     assert!((f64::from(w[0]) / want - 1.0).abs() < 1e-4, "{w:?} for {want}");
+    Ok(())
+}
+
+/// A bad loss scale is one whether or not an element takes part in the gradient.
+#[test]
+fn an_upstream_gradient_that_is_not_finite_is_reported_where_nothing_uses_it() -> nanproof::Result<()> {
+    let ignored = CrossEntropy { ignore: Some(0), ..CrossEntropy::default() };
+    let x = MatRef::new(&[1.0_f32, 2.0], 1, 2)?;
+    for (g, class) in [(f32::NAN, Class::Nan), (f32::NEG_INFINITY, Class::NegInf)] {
+        let results = [
+            cross_entropy_backward(ignored, x, &[0], g, MatMut::new(&mut [0.0; 2], 1, 2)?),
+            binary_cross_entropy_backward(Reduction::Mean, &[], &[], g, &mut []),
+            kl_divergence_backward(&[0.0], &[0.0], g, &mut [1.0], &mut [1.0]),
+            dot_backward(&[], &[], g, &mut [], &mut []),
+            sum_backward(g, &mut []),
+            l2_norm_backward(&[0.0], g, &mut [1.0]),
+            lp_norm_backward(3.0, &[], g, &mut []),
+            lp_norm_backward(2.0, &[0.0], g, &mut [1.0]),
+        ];
+        for (which, result) in results.into_iter().enumerate() {
+            let Err(Error::NonFinite(report)) = result else { panic!("{which}: {result:?} for {g}") };
+            assert_eq!((report.operand, report.class, report.origin), ("g", class, Origin::PassedIn), "{which}");
+        }
+    }
     Ok(())
 }

@@ -335,7 +335,7 @@ impl<'a, T: Float> Job<'a, T> {
         let (row, logits) = (CrossEntropyRow::new(self.options, self.targets, self.count, g), self.read());
         let finite = apply_to_logits(row, logits, &mut losses, dlogits.as_mut().map(MatMut::reborrow))?.finite;
         let value = self.reduce(&losses, row.divisor)?;
-        if !(finite && value.is_finite()) {
+        if !(finite && value.is_finite() && g.is_finite()) {
             diagnose(self.operation, [Operand::scalar("g", g)], [], overflow_or_invalid)?;
             self.diagnose(&losses, value, dlogits.as_ref().map(|dlogits| dlogits.as_ref()))?;
         }

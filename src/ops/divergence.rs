@@ -53,7 +53,7 @@ pub fn binary_cross_entropy<T: Float>(reduction: Reduction, logits: &[T], target
 ///
 /// # Errors
 /// [`Error::Shape`](crate::Error::Shape) if the lengths differ; [`Error::NonFinite`](crate::Error::NonFinite) if an
-/// operand is NaN, or a result is not finite.
+/// operand is NaN, or if `g` or a result is not finite.
 ///
 /// ```
 /// use nanproof::{Reduction, binary_cross_entropy_backward};
@@ -74,7 +74,7 @@ pub fn binary_cross_entropy_backward<T: Float>(
     check_len(NAME, "targets", targets.len(), logits.len(), "the length of logits")?;
     check_len(NAME, "dlogits", dlogits.len(), logits.len(), "the length of logits")?;
     let factor = g / reduction.divisor(logits.len());
-    if apply(BinaryCrossEntropyBackward { factor }, [logits, targets], [&mut *dlogits])?.finite {
+    if apply(BinaryCrossEntropyBackward { factor }, [logits, targets], [&mut *dlogits])?.finite && g.is_finite() {
         return Ok(());
     }
     let inputs = [Operand::slice("logits", logits).overlook(|_, x| !x.is_nan()), Operand::slice("targets", targets)];
@@ -117,7 +117,7 @@ pub fn kl_divergence<T: Float>(p: &[T], log_q: &[T]) -> Result<T> {
 /// Where `p = 0` both are 0, and `log_q` is not read.
 ///
 /// # Errors
-/// As [`kl_divergence`].
+/// As [`kl_divergence`], and if `g` or an element written is not finite.
 ///
 /// ```
 /// let (mut dp, mut dlog_q) = ([9.0_f32; 2], [9.0; 2]);
@@ -130,7 +130,7 @@ pub fn kl_divergence_backward<T: Float>(p: &[T], log_q: &[T], g: T, dp: &mut [T]
     for (operand, len) in [("log_q", log_q.len()), ("dp", dp.len()), ("dlog_q", dlog_q.len())] {
         check_len(NAME, operand, len, p.len(), "the length of p")?;
     }
-    if apply(DivergenceBackward { g }, [p, log_q], [&mut *dp, &mut *dlog_q])?.finite {
+    if apply(DivergenceBackward { g }, [p, log_q], [&mut *dp, &mut *dlog_q])?.finite && g.is_finite() {
         return Ok(());
     }
     let inputs = divergence_operands(p, log_q).into_iter().chain([Operand::scalar("g", g)]);

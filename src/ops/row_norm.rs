@@ -66,7 +66,7 @@ pub fn lp_norm_backward<T: Float>(p: T, x: &[T], g: T, dx: &mut [T]) -> Result<(
     const NAME: &str = "lp_norm_backward";
     check_order(NAME, p)?;
     check_len(NAME, "dx", dx.len(), x.len(), "the length of x")?;
-    if write_gradients(p, MatRef::new(x, 1, x.len())?, &[g], MatMut::new(dx, 1, x.len())?)? {
+    if write_gradients(p, MatRef::new(x, 1, x.len())?, &[g], MatMut::new(dx, 1, x.len())?)? && g.is_finite() {
         return Ok(());
     }
     let inputs = [Operand::slice("x", x), Operand::scalar("g", g)];

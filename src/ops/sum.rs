@@ -99,8 +99,8 @@ pub fn dot<T: Float>(a: &[T], b: &[T]) -> Result<T> {
 /// The gradients of [`dot`]: `da = g b` and `db = g a`.
 ///
 /// # Errors
-/// [`Error::Shape`](crate::Error::Shape) if the lengths differ; [`Error::NonFinite`](crate::Error::NonFinite) if an
-/// element written is.
+/// [`Error::Shape`](crate::Error::Shape) if the lengths differ; [`Error::NonFinite`](crate::Error::NonFinite) if `g` or
+/// an element written is.
 ///
 /// ```
 /// let (mut da, mut db) = ([0.0_f64; 2], [0.0; 2]);
@@ -116,7 +116,7 @@ pub fn dot_backward<T: Float>(a: &[T], b: &[T], g: T, da: &mut [T], db: &mut [T]
     db.copy_from_slice(a);
     let g_scaled = Scaled::new(g, 0);
     let finite = scale(da, g_scaled)? & scale(db, g_scaled)?;
-    if finite {
+    if finite && g.is_finite() {
         return Ok(());
     }
     let inputs = [Operand::scalar("g", g), Operand::slice("a", a), Operand::slice("b", b)];
