@@ -52,6 +52,9 @@ const DIRECT_PANELS: usize = 8;
 /// Rows of A below which packing B does not pay.
 const DIRECT_ROWS: usize = 64;
 
+/// Elements of a k-block of B that stay in the L1 cache or near it where they are.
+const DIRECT_AREA: usize = 1 << 14;
+
 /// The kernel of the matrix product; whether all of `alpha A B + old` is finite. Neither `k` nor `alpha` is 0.
 #[derive(Debug)]
 pub struct Gemm<'a, T> {
@@ -133,14 +136,33 @@ impl<T: Float> Kernel for Gemm<'_, T> {
 }
 
 impl<'a, T: Float> Gemm<'a, T> {
-    /// What happens to the sums of the k-block of this depth at `start`.
+    /// What happens to the sums of the k-block at `start`.
     #[inline(always)]
-    fn store(&self, start: usize, depth: usize) -> Store<'a, T> {
+    fn store(&self, start: usize) -> Store<'a, T> {
         Store {
             alpha: self.alpha,
             old: if start == 0 { self.old } else { Old::Scaled(T::one()) },
-            is_last: start + depth == self.a.cols(),
         }
+    }
+
+    /// Multiplies a part of B with all rows of A; whether what is written is finite.
+    #[inline(always)]
+    fn pass<S: Simd<T>, const ROWS: usize, const MID: usize, const LOW: usize, const BLOCKS: usize>(
+        &mut self,
+        simd: S,
+        place: Place,
+        in_place: bool,
+        left: &mut [T],
+        right: &mut [T],
+    ) -> bool {
+        let b = self.b.window(place.lines.clone(), place.cols.clone());
+        let (cols, width) = (b.cols(), BLOCKS * T::LANES);
+        let packed_from = if in_place { cols / width * width } else { 0 };
+        if packed_from < cols {
+            pack_panels::<T, S, BLOCKS>(simd, b.window(0..b.rows(), packed_from..cols), right);
+        }
+        let slab = Slab { b, packed: right, packed_from };
+        Pass { gemm: self, left, slab, place }.run::<S, ROWS, MID, LOW, BLOCKS>(simd)
     }
 
     /// Applies the activation to columns of C, which are in the cache still.
@@ -187,35 +209,36 @@ impl<T: Float> Tiled<T> for Gemm<'_, T> {
         if self.c.rows() == 1 && self.c.has_rows() && gemv::fits(self.b) {
             return gemv::row(simd, &mut self);
         }
-        let width = BLOCKS * T::LANES;
+        let widest = BLOCKS * T::LANES;
         let (m, n, depth) = (self.c.rows(), self.c.cols(), self.a.cols().min(T::K_BLOCK));
-        let in_place = is_direct(self.b) && m < DIRECT_ROWS;
-        let step = if in_place { n } else { PANELS * width };
-        let packed_cols = if !in_place { step.min(n.next_multiple_of(width)) } else { n % width };
-        let packs_left = !(self.a.row(0).is_some() && n <= DIRECT_PANELS * width);
+        let in_place = is_direct(self.b) && (m < DIRECT_ROWS || n * depth <= DIRECT_AREA);
+        // Columns at the end that fit half a tile are computed by halves of tiles.
+        let narrow = if n % widest <= T::LANES { n % widest } else { 0 };
+        let step = if in_place { n } else { PANELS * widest };
+        let packed_cols = if in_place { n % widest } else { step.min(n) };
+        let packs_left = !(self.a.row(0).is_some() && n <= DIRECT_PANELS * widest);
         let left_len = if packs_left { ROWS * depth } else { 0 };
-        let right_len = packed_cols.next_multiple_of(width) * depth;
-        let mut scratch = if left_len + right_len > 0 { T::take_scratch() } else { Scratch::new() };
-        let [left, right] = scratch.parts(left_len, right_len);
+        let right_len = packed_cols.next_multiple_of(widest) * depth;
+        let mut scratch = (left_len + right_len > 0).then(T::take_scratch);
+        let [left, right] = scratch.as_mut().map_or_else(Default::default, |scratch| scratch.parts(left_len, right_len));
         let mut finite = true;
         let mut col = 0;
         while col < n {
-            let cols = step.min(n - col);
+            let is_narrow = n - col == narrow;
+            let cols = if is_narrow { narrow } else { step.min(n - narrow - col) };
             for start in (0..self.a.cols()).step_by(T::K_BLOCK) {
                 let depth = T::K_BLOCK.min(self.a.cols() - start);
-                let b = self.b.window(start..start + depth, col..col + cols);
-                let packed_from = if in_place { cols / width * width } else { 0 };
-                if packed_from < cols {
-                    pack_panels(simd, b.window(0..depth, packed_from..cols), width, right);
-                }
-                let slab = Slab { b, packed: right, packed_from };
-                let place = Place { col, start };
-                finite &= Pass { gemm: &mut self, left, slab, place }.run::<S, ROWS, MID, LOW, BLOCKS>(simd);
+                let place = Place { cols: col..col + cols, lines: start..start + depth };
+                finite &= if is_narrow {
+                    self.pass::<S, ROWS, MID, LOW, 1>(simd, place, in_place, left, right)
+                } else {
+                    self.pass::<S, ROWS, MID, LOW, BLOCKS>(simd, place, in_place, left, right)
+                };
             }
             self.activate(simd, col..col + cols);
             col += cols;
         }
-        if left_len + right_len > 0 {
+        if let Some(scratch) = scratch {
             T::keep_scratch(scratch);
         }
         finite
@@ -260,13 +283,11 @@ struct Pass<'s, 'a, T: Float> {
     place: Place,
 }
 
-/// Where a slab lies.
-#[derive(Clone, Copy)]
+/// Where a slab lies in B.
+#[derive(Clone)]
 struct Place {
-    /// Its first column.
-    col: usize,
-    /// Where its k-block begins.
-    start: usize,
+    cols: Range<usize>,
+    lines: Range<usize>,
 }
 
 impl<T: Float> Pass<'_, '_, T> {
@@ -312,16 +333,16 @@ impl<T: Float, const ROWS: usize, const BLOCKS: usize> Kernel for Band<'_, '_, '
         let Pass { gemm, left, slab, place } = self.pass;
         let (depth, cols, width) = (slab.b.rows(), slab.b.cols(), BLOCKS * T::LANES);
         let rows = self.row..gemm.c.rows().min(self.row + ROWS);
-        let a = gemm.a.window(rows.clone(), place.start..place.start + depth);
+        let a = gemm.a.window(rows.clone(), place.lines.clone());
         let left = left_part::<T, ROWS>(a, cols <= DIRECT_PANELS * width, left);
-        let store = gemm.store(place.start, depth);
+        let store = gemm.store(place.lines.start);
         let (mut finite, mut watch) = (true, Watch::new(simd));
         let mut col = 0;
         while col < cols {
             let sums: Sums<T, S, ROWS, BLOCKS> = tile(simd, &left, slab.panel(col), depth);
-            let at = place.col + col..place.col + cols.min(col + width);
-            if rows.len() == ROWS && at.len() == width && gemm.c.has_rows() {
-                store.whole(sums, rows.start, at.start, gemm.c.parts_mut(rows.start, at), &mut watch);
+            let at = place.cols.start + col..place.cols.end.min(place.cols.start + col + width);
+            if at.len() == width && gemm.c.has_rows() {
+                store.whole(sums, rows.clone(), at.start, &mut gemm.c, &mut watch);
             } else {
                 let sums = &mut in_memory(sums);
                 finite &= outline(simd, Edge { store, sums, rows: rows.clone(), cols: at, c: &mut gemm.c });
@@ -339,9 +360,17 @@ fn in_memory<T: Float, S: Simd<T>, const ROWS: usize, const BLOCKS: usize>(
 ) -> [[T::Block; BLOCKS]; ROWS] {
     let mut blocks = [[T::fill(T::zero()); BLOCKS]; ROWS];
     for i in 0..ROWS {
-        for j in 0..BLOCKS {
-            blocks[i][j] = sums[i][j].store();
-        }
+        blocks[i] = store_all(sums[i]);
+    }
+    blocks
+}
+
+/// The sums of a row of a tile, out of the registers.
+#[inline(always)]
+fn store_all<T: Float, S: Simd<T>, const BLOCKS: usize>(sums: [Lanes<T, S>; BLOCKS]) -> [T::Block; BLOCKS] {
+    let mut blocks = [T::fill(T::zero()); BLOCKS];
+    for j in 0..BLOCKS {
+        blocks[j] = sums[j].store();
     }
     blocks
 }
@@ -381,65 +410,48 @@ fn direct_rows<'a, T: Float, const ROWS: usize>(a: MatRef<'a, T>) -> [&'a [T]; R
 struct Store<'a, T> {
     alpha: T,
     old: Old<'a, T>,
-    is_last: bool,
 }
 
 impl<T: Float> Store<'_, T> {
-    /// Writes the sums of a tile to whole blocks of C, which begin at this row and column.
+    /// Writes the sums of a tile to whole blocks of these rows of C, from this column on.
     #[inline(always)]
     fn whole<S: Simd<T>, const ROWS: usize, const BLOCKS: usize>(
         self,
-        mut sums: Sums<T, S, ROWS, BLOCKS>,
-        row: usize,
+        sums: Sums<T, S, ROWS, BLOCKS>,
+        rows: Range<usize>,
         col: usize,
-        c: [&mut [T]; ROWS],
+        c: &mut Target<'_, T>,
         watch: &mut Watch<T, S>,
     ) {
-        // Which kind of old it is, is asked once a tile.
-        match self.old {
-            Old::Scaled(beta) if beta.is_zero() && self.alpha.is_one() => {}
-            Old::Scaled(beta) if beta.is_zero() => {
-                for sum in sums.as_flattened_mut() {
-                    *sum = self.update(*sum, *sum);
+        let is_plain = matches!(self.old, Old::Scaled(beta) if beta.is_zero()) && self.alpha.is_one();
+        if let Target::Matrix(c) = c
+            && is_plain
+            && rows.len() == ROWS
+        {
+            // The usual case has a loop of its own, short enough that the sums stay in registers.
+            let (lines, stride) = c.lines_mut(rows.start, col);
+            for i in 0..ROWS {
+                if let Some(c) = lines.get_mut(i * stride..).and_then(|line| T::blocks_mut(line).0.first_chunk_mut()) {
+                    *c = store_all(sums[i]);
                 }
             }
-            Old::Scaled(_) => {
-                for i in 0..ROWS {
-                    self.update_row(&mut sums[i], c[i]);
-                }
-            }
-            Old::Row(old) => {
-                for sums in &mut sums {
-                    self.update_row(sums, &old[col..]);
-                }
-            }
-            Old::Column(old) => {
-                for (sums, &old) in sums.iter_mut().zip(&old[row..]) {
-                    for sum in sums {
-                        *sum = self.update(*sum, sum.all(old));
-                    }
-                }
-            }
-        }
-        for (c, sums) in c.into_iter().zip(&sums) {
-            if let Some(c) = T::blocks_mut(c).0.first_chunk_mut::<BLOCKS>() {
-                for (c, sum) in c.iter_mut().zip(sums) {
-                    *c = sum.store();
-                }
-            }
-        }
-        if self.is_last {
             for sum in sums.as_flattened() {
                 watch.see(*sum);
             }
+            return;
         }
-    }
-
-    #[inline(always)]
-    fn update_row<S: Simd<T>, const BLOCKS: usize>(self, sums: &mut [Lanes<T, S>; BLOCKS], old: &[T]) {
-        if let Some(old) = T::blocks(old).0.first_chunk::<BLOCKS>() {
-            for j in 0..BLOCKS {
-                sums[j] = self.update(sums[j], Lanes::load(sums[j].simd, &old[j]));
+        for (row, sums) in rows.zip(sums) {
+            if let Some(c) = T::blocks_mut(c.tail_mut(row, col)).0.first_chunk_mut::<BLOCKS>() {
+                for (j, sum) in sums.into_iter().enumerate() {
+                    let old = match self.old {
+                        Old::Scaled(_) => Lanes::load(sum.simd, &c[j]),
+                        Old::Row(old) => load_first(sum.simd, &old[col + j * T::LANES..], T::LANES),
+                        Old::Column(old) => sum.all(old[row]),
+                    };
+                    let new = self.update(sum, old);
+                    watch.see(new);
+                    c[j] = new.store();
+                }
             }
         }
     }
@@ -463,9 +475,7 @@ impl<T: Float> Store<'_, T> {
         };
         let new = self.update(Lanes::load(simd, sums), old);
         // Lanes past the end are products with zeros: they raise nothing that the others do not.
-        if self.is_last {
-            watch.see(new);
-        }
+        watch.see(new);
         store_first(new, c, len);
     }
 
@@ -490,9 +500,7 @@ impl<T: Float> Store<'_, T> {
         }
         for (sum, old) in sums.iter_mut().zip(&blocks) {
             let new = self.update(Lanes::load(simd, sum), Lanes::load(simd, old));
-            if self.is_last {
-                watch.see(new);
-            }
+            watch.see(new);
             *sum = new.store();
         }
     }

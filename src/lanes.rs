@@ -178,6 +178,12 @@ impl<T: Float, S: Simd<T>> Lanes<T, S> {
 }
 
 impl<T: Float, S: Simd<T>> Mask<T, S> {
+    /// True in the first `len` lanes.
+    #[inline(always)]
+    pub(crate) fn first(simd: S, len: usize) -> Self {
+        Self { simd, mask: simd.first(len) }
+    }
+
     /// `a` where true, else `b`.
     #[inline(always)]
     pub(crate) fn select(self, a: Lanes<T, S>, b: Lanes<T, S>) -> Lanes<T, S> {

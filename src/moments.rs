@@ -12,13 +12,13 @@ use core::ops::{Add, Mul};
 
 use crate::float::Float;
 use crate::kernel::{Join, Kernel, outline};
-use crate::lanes::Lanes;
+use crate::lanes::{Lanes, Mask};
 use crate::long::Long;
 use crate::ops::norm::MaxAbs;
 use crate::reduce::TwoTerm;
 use crate::scaled::{Scaled, power};
 use crate::simd::Simd;
-use crate::sweep::{each_group, first_lanes, load_tail};
+use crate::sweep::{each_group, load_tail};
 
 /// Lanes of `T` with more digits: of `f32` the lower and the upper half in `f64`, of `f64` two terms.
 #[derive(Clone, Copy)]
@@ -149,7 +149,7 @@ impl<T: Float> Kernel for ShiftedSums<'_, T> {
                 Some(block) => scaled(Lanes::load(simd, block), bits, scale),
                 // Lanes past the end are made to have no difference.
                 None => {
-                    first_lanes(simd, tail.len()).select(scaled(load_tail(simd, tail, T::zero()), bits, scale), shift)
+                    Mask::first(simd, tail.len()).select(scaled(load_tail(simd, tail, T::zero()), bits, scale), shift)
                 }
             };
             let difference = Extended::difference(x, wide_shift);

@@ -54,6 +54,19 @@ pub trait Simd<T: Float>: Copy + Debug + Send + Sync {
     fn load(self, x: &T::Block) -> Self::Vector;
     /// The lanes as a block.
     fn store(self, x: Self::Vector) -> T::Block;
+    /// The elements of a slice no longer than a block, and +0 in the lanes past them.
+    #[inline(always)]
+    fn load_tail(self, tail: &[T]) -> Self::Vector {
+        let mut block = T::fill(T::zero());
+        block.as_mut()[..tail.len()].copy_from_slice(tail);
+        self.load(&block)
+    }
+    /// Writes the first lanes to a slice no longer than a block.
+    #[inline(always)]
+    fn store_tail(self, x: Self::Vector, tail: &mut [T]) {
+        tail.copy_from_slice(&self.store(x).as_ref()[..tail.len()]);
+    }
+
     /// The same instruction set for `f64`.
     fn wide(self) -> Self::Wide;
     /// The lanes in `f64`, exactly: the lower half and the upper half; of `f64` the block itself and a block of zeros.
@@ -87,6 +100,12 @@ pub trait Simd<T: Float>: Copy + Debug + Send + Sync {
     fn mask_or(self, a: Self::Mask, b: Self::Mask) -> Self::Mask;
     /// `!a`.
     fn mask_not(self, a: Self::Mask) -> Self::Mask;
+    /// True in the first `len` lanes.
+    #[inline(always)]
+    fn first(self, len: usize) -> Self::Mask {
+        let len = T::from(len).unwrap_or_else(T::infinity);
+        self.lt(self.load(&T::LANE_NUMBERS), self.splat(len))
+    }
     /// Whether any lane is true.
     fn any(self, mask: Self::Mask) -> bool;
 

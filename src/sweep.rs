@@ -295,15 +295,14 @@ pub(crate) fn sweep_groups<T: Float, S: Simd<T>>(
 /// A tail, shorter than a block, with `fill` in the lanes past its end.
 #[inline(always)]
 pub(crate) fn load_tail<T: Float, S: Simd<T>>(simd: S, tail: &[T], fill: T) -> Lanes<T, S> {
-    let mut block = T::fill(fill);
-    block.as_mut()[..tail.len()].copy_from_slice(tail);
-    Lanes::load(simd, &block)
+    let lanes = Lanes::new(simd, simd.load_tail(tail));
+    if fill.is_zero() { lanes } else { Mask::first(simd, tail.len()).select(lanes, Lanes::splat(simd, fill)) }
 }
 
 /// Writes the first lanes to a tail.
 #[inline(always)]
 pub(crate) fn store_tail<T: Float, S: Simd<T>>(x: Lanes<T, S>, tail: &mut [T]) {
-    tail.copy_from_slice(&x.store().as_ref()[..tail.len()]);
+    x.simd.store_tail(x.vector, tail);
 }
 
 /// The first `len` elements of a slice, a block at the most, and zeros in the lanes past them. The elements there are not
@@ -312,7 +311,7 @@ pub(crate) fn store_tail<T: Float, S: Simd<T>>(x: Lanes<T, S>, tail: &mut [T]) {
 pub(crate) fn load_first<T: Float, S: Simd<T>>(simd: S, x: &[T], len: usize) -> Lanes<T, S> {
     match T::blocks(x).0.first() {
         Some(block) if len == T::LANES => Lanes::load(simd, block),
-        Some(block) => first_lanes(simd, len).select(Lanes::load(simd, block), Lanes::zero(simd)),
+        Some(block) => Mask::first(simd, len).select(Lanes::load(simd, block), Lanes::zero(simd)),
         None => load_tail(simd, &x[..len], T::zero()),
     }
 }
@@ -322,16 +321,9 @@ pub(crate) fn load_first<T: Float, S: Simd<T>>(simd: S, x: &[T], len: usize) -> 
 pub(crate) fn store_first<T: Float, S: Simd<T>>(x: Lanes<T, S>, place: &mut [T], len: usize) {
     match T::blocks_mut(place).0.first_mut() {
         Some(block) if len == T::LANES => *block = x.store(),
-        Some(block) => *block = first_lanes(x.simd, len).select(x, Lanes::load(x.simd, block)).store(),
+        Some(block) => *block = Mask::first(x.simd, len).select(x, Lanes::load(x.simd, block)).store(),
         None => store_tail(x, &mut place[..len]),
     }
-}
-
-/// The first `len` lanes.
-#[inline(always)]
-pub(crate) fn first_lanes<T: Float, S: Simd<T>>(simd: S, len: usize) -> Mask<T, S> {
-    let len = T::from(len).unwrap_or_else(T::infinity);
-    Lanes::load(simd, &T::LANE_NUMBERS).lt(Lanes::splat(simd, len))
 }
 
 /// A formula that is applied to the elements of `N` slices, and changes those of `M`.

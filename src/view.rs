@@ -625,16 +625,11 @@ impl<'a, T> MatMut<'a, T> {
         }
     }
 
-    /// Takes these columns of rows from one on, which are contiguous.
+    /// The memory from an element on, and how far from each other rows begin in it.
     #[inline(always)]
-    pub(crate) fn take_parts<'s>(&'s mut self, row: usize, cols: Range<usize>, parts: &mut [&'s mut [T]]) {
+    pub(crate) fn lines_mut(&mut self, i: usize, j: usize) -> (&mut [T], usize) {
         let stride = self.layout.row_stride;
-        let mut rest = &mut self.data[row * stride + cols.start..];
-        for part in parts {
-            let (row, next) = rest.split_at_mut(stride.max(cols.len()).min(rest.len()));
-            *part = &mut row[..cols.len()];
-            rest = next;
-        }
+        (self.tail_mut(i, j), stride)
     }
 
     /// The memory from an element on.

@@ -48,7 +48,7 @@ pub(super) fn row<T: Float, S: Simd<T>>(simd: S, gemm: &mut Gemm<'_, T>) -> bool
             } else {
                 by_columns(simd, a, b, &mut sums);
             }
-            let store: Store<'_, T> = gemm.store(start, depth);
+            let store: Store<'_, T> = gemm.store(start);
             for (col, sums) in (col..col + cols).step_by(T::LANES).zip(&sums) {
                 let len = T::LANES.min(n - col);
                 store.block(simd, sums, (0, col), len, gemm.c.tail_mut(0, col), &mut watch);

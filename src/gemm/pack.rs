@@ -43,33 +43,41 @@ pub(super) fn pack_columns<'s, T: Float, const ROWS: usize>(a: MatRef<'_, T>, pa
     packed
 }
 
-/// Copies a part of B in panels of `width` columns, each line by line; the columns that are missing in the last panel
+/// Copies a part of B in panels `BLOCKS` blocks wide, each line by line; the columns that are missing in the last panel
 /// are zero.
 #[inline(always)]
-pub(super) fn pack_panels<T: Float, S: Simd<T>>(simd: S, b: MatRef<'_, T>, width: usize, packed: &mut [T]) {
-    let (depth, cols) = (b.rows(), b.cols());
-    if b.row(0).is_some() {
-        for p in 0..depth {
-            let line = b.from(p, 0);
-            // Counters: an iterator over panels would divide by their size for every line.
-            let (mut at, mut place) = (0, p * width);
-            while at < cols {
-                for block in T::blocks_mut(&mut packed[place..place + width]).0 {
-                    let len = T::LANES.min(cols.saturating_sub(at));
-                    *block = load_first(simd, &line[at.min(line.len())..], len).store();
-                    at += T::LANES;
-                }
-                place += width * depth;
+pub(super) fn pack_panels<T: Float, S: Simd<T>, const BLOCKS: usize>(simd: S, b: MatRef<'_, T>, packed: &mut [T]) {
+    let (depth, cols, width) = (b.rows(), b.cols(), BLOCKS * T::LANES);
+    if b.row(0).is_none() {
+        for (at, panel) in (0..cols).step_by(width).zip(packed.chunks_exact_mut(width * depth)) {
+            let b = b.window(0..depth, at..cols.min(at + width));
+            if b.cols() < width {
+                panel.fill(T::zero());
             }
+            pack_transposed(simd, b, width, panel);
         }
         return;
     }
-    for (at, panel) in (0..cols).step_by(width).zip(packed.chunks_exact_mut(width * depth)) {
-        let b = b.window(0..depth, at..cols.min(at + width));
-        if b.cols() < width {
-            panel.fill(T::zero());
+    for p in 0..depth {
+        let line = b.from(p, 0);
+        let (blocks, _) = T::blocks(&line[..cols]);
+        let (groups, _) = blocks.as_chunks::<BLOCKS>();
+        // A counter: an iterator over panels would divide by their size for every line.
+        let mut place = p * width;
+        for group in groups {
+            if let Some(panel) = T::blocks_mut(&mut packed[place..]).0.first_chunk_mut() {
+                *panel = *group;
+            }
+            place += width * depth;
         }
-        pack_transposed(simd, b, width, panel);
+        if groups.len() * width < cols {
+            let mut at = groups.len() * width;
+            for block in T::blocks_mut(&mut packed[place..place + width]).0 {
+                let len = T::LANES.min(cols.saturating_sub(at));
+                *block = load_first(simd, &line[at.min(line.len())..], len).store();
+                at += T::LANES;
+            }
+        }
     }
 }
 

@@ -49,25 +49,6 @@ impl<'a, T> Target<'a, T> {
         }
     }
 
-    /// These columns of `N` rows from one on; they are empty where rows are not contiguous.
-    #[inline(always)]
-    pub(super) fn parts_mut<const N: usize>(&mut self, row: usize, cols: Range<usize>) -> [&mut [T]; N] {
-        let mut parts: [&mut [T]; N] = core::array::from_fn(
-            #[inline(always)]
-            |_| Default::default(),
-        );
-        match self {
-            Self::Matrix(c) => c.take_parts(row, cols, &mut parts),
-            Self::Rows(rows) => {
-                for (part, row) in parts.iter_mut().zip(&mut rows[row..]) {
-                    *part = &mut row[cols.clone()];
-                }
-            }
-            Self::Columns(_) => {}
-        }
-        parts
-    }
-
     /// Calls `f` with all that lies in these columns, in parts that are contiguous.
     #[inline(always)]
     pub(super) fn each_part(&mut self, cols: Range<usize>, mut f: impl FnMut(&mut [T])) {

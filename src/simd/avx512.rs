@@ -1,7 +1,7 @@
 //! AVX-512 (F, BW, CD, DQ, VL): a block is one register, a mask one mask register.
 
 use pulp::x86::V4;
-use pulp::{NullaryFnOnce, b8, b16, cast, f32x8, f32x16, f64x4, f64x8, u32x16, u64x2, u64x8};
+use pulp::{NullaryFnOnce, Simd as _, b8, b16, cast, f32x8, f32x16, f64x4, f64x8, u32x16, u64x2, u64x8};
 
 use super::avx2::Avx2;
 use super::{Simd, Tiled};
@@ -70,6 +70,14 @@ impl Simd<f32> for Avx512 {
     #[inline(always)]
     fn store(self, x: f32x16) -> [f32; 16] {
         cast(x)
+    }
+    #[inline(always)]
+    fn load_tail(self, tail: &[f32]) -> f32x16 {
+        self.0.partial_load_f32s(tail)
+    }
+    #[inline(always)]
+    fn store_tail(self, x: f32x16, tail: &mut [f32]) {
+        self.0.partial_store_f32s(tail, x);
     }
     #[inline(always)]
     fn wide(self) -> Self {
@@ -215,6 +223,14 @@ impl Simd<f64> for Avx512 {
     #[inline(always)]
     fn store(self, x: f64x8) -> [f64; 8] {
         cast(x)
+    }
+    #[inline(always)]
+    fn load_tail(self, tail: &[f64]) -> f64x8 {
+        self.0.partial_load_f64s(tail)
+    }
+    #[inline(always)]
+    fn store_tail(self, x: f64x8, tail: &mut [f64]) {
+        self.0.partial_store_f64s(tail, x);
     }
     #[inline(always)]
     fn wide(self) -> Self {
