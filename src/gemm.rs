@@ -37,7 +37,6 @@ use crate::sweep::{load_first, store_first};
 use crate::view::{MatMut, MatRef};
 use micro::{Left, Right, Sums, tile};
 use pack::{pack_columns, pack_panels, pack_rows};
-use scratch::Scratch;
 
 /// Tiles of B that are packed together: with a k-block of 2 KiB a column, three quarters of the L2 cache of the CPUs
 /// that a tile of 16 columns (AVX2: 512 KiB) or 32 (AVX-512: 1 MiB) is meant for.
@@ -139,10 +138,7 @@ impl<'a, T: Float> Gemm<'a, T> {
     /// What happens to the sums of the k-block at `start`.
     #[inline(always)]
     fn store(&self, start: usize) -> Store<'a, T> {
-        Store {
-            alpha: self.alpha,
-            old: if start == 0 { self.old } else { Old::Scaled(T::one()) },
-        }
+        Store { alpha: self.alpha, old: if start == 0 { self.old } else { Old::Scaled(T::one()) } }
     }
 
     /// Multiplies a part of B with all rows of A; whether what is written is finite.
@@ -220,7 +216,8 @@ impl<T: Float> Tiled<T> for Gemm<'_, T> {
         let left_len = if packs_left { ROWS * depth } else { 0 };
         let right_len = packed_cols.next_multiple_of(widest) * depth;
         let mut scratch = (left_len + right_len > 0).then(T::take_scratch);
-        let [left, right] = scratch.as_mut().map_or_else(Default::default, |scratch| scratch.parts(left_len, right_len));
+        let [left, right] =
+            scratch.as_mut().map_or_else(Default::default, |scratch| scratch.parts(left_len, right_len));
         let mut finite = true;
         let mut col = 0;
         while col < n {
@@ -341,11 +338,14 @@ impl<T: Float, const ROWS: usize, const BLOCKS: usize> Kernel for Band<'_, '_, '
         while col < cols {
             let sums: Sums<T, S, ROWS, BLOCKS> = tile(simd, &left, slab.panel(col), depth);
             let at = place.cols.start + col..place.cols.end.min(place.cols.start + col + width);
-            if at.len() == width && gemm.c.has_rows() {
-                store.whole(sums, rows.clone(), at.start, &mut gemm.c, &mut watch);
-            } else {
-                let sums = &mut in_memory(sums);
-                finite &= outline(simd, Edge { store, sums, rows: rows.clone(), cols: at, c: &mut gemm.c });
+            match &mut gemm.c {
+                Target::Matrix(c) if rows.len() == ROWS && at.len() == width && store.is_plain() => {
+                    store_whole(sums, c.lines_mut(rows.start, at.start), &mut watch);
+                }
+                c => {
+                    let sums = &mut in_memory(sums);
+                    finite &= outline(simd, Edge { store, sums, rows: rows.clone(), cols: at, c });
+                }
             }
             col += width;
         }
@@ -363,6 +363,24 @@ fn in_memory<T: Float, S: Simd<T>, const ROWS: usize, const BLOCKS: usize>(
         blocks[i] = store_all(sums[i]);
     }
     blocks
+}
+
+/// Writes the sums of a tile to whole blocks of lines so far from each other.
+#[inline(always)]
+fn store_whole<T: Float, S: Simd<T>, const ROWS: usize, const BLOCKS: usize>(
+    sums: Sums<T, S, ROWS, BLOCKS>,
+    (lines, stride): (&mut [T], usize),
+    watch: &mut Watch<T, S>,
+) {
+    // Short loops, so that the sums stay in registers.
+    for i in 0..ROWS {
+        if let Some(c) = lines.get_mut(i * stride..).and_then(|line| T::blocks_mut(line).0.first_chunk_mut()) {
+            *c = store_all(sums[i]);
+        }
+    }
+    for sum in sums.as_flattened() {
+        watch.see(*sum);
+    }
 }
 
 /// The sums of a row of a tile, out of the registers.
@@ -413,47 +431,10 @@ struct Store<'a, T> {
 }
 
 impl<T: Float> Store<'_, T> {
-    /// Writes the sums of a tile to whole blocks of these rows of C, from this column on.
+    /// Whether the sums are what is written.
     #[inline(always)]
-    fn whole<S: Simd<T>, const ROWS: usize, const BLOCKS: usize>(
-        self,
-        sums: Sums<T, S, ROWS, BLOCKS>,
-        rows: Range<usize>,
-        col: usize,
-        c: &mut Target<'_, T>,
-        watch: &mut Watch<T, S>,
-    ) {
-        let is_plain = matches!(self.old, Old::Scaled(beta) if beta.is_zero()) && self.alpha.is_one();
-        if let Target::Matrix(c) = c
-            && is_plain
-            && rows.len() == ROWS
-        {
-            // The usual case has a loop of its own, short enough that the sums stay in registers.
-            let (lines, stride) = c.lines_mut(rows.start, col);
-            for i in 0..ROWS {
-                if let Some(c) = lines.get_mut(i * stride..).and_then(|line| T::blocks_mut(line).0.first_chunk_mut()) {
-                    *c = store_all(sums[i]);
-                }
-            }
-            for sum in sums.as_flattened() {
-                watch.see(*sum);
-            }
-            return;
-        }
-        for (row, sums) in rows.zip(sums) {
-            if let Some(c) = T::blocks_mut(c.tail_mut(row, col)).0.first_chunk_mut::<BLOCKS>() {
-                for (j, sum) in sums.into_iter().enumerate() {
-                    let old = match self.old {
-                        Old::Scaled(_) => Lanes::load(sum.simd, &c[j]),
-                        Old::Row(old) => load_first(sum.simd, &old[col + j * T::LANES..], T::LANES),
-                        Old::Column(old) => sum.all(old[row]),
-                    };
-                    let new = self.update(sum, old);
-                    watch.see(new);
-                    c[j] = new.store();
-                }
-            }
-        }
+    fn is_plain(self) -> bool {
+        self.alpha.is_one() && matches!(self.old, Old::Scaled(beta) if beta.is_zero())
     }
 
     /// Writes the first `len` sums of a block to C at this row and column, where this part of its memory begins.
@@ -517,8 +498,8 @@ impl<T: Float> Store<'_, T> {
     }
 }
 
-/// The sums of a tile that is not whole, or goes to a C that is stored by columns; whether what is written is finite. A
-/// function of its own, so that the one that calls it is small.
+/// The sums of a tile that is not whole, that is added to something, or that goes to a C in another layout; whether what
+/// is written is finite. A function of its own, so that the one that calls it is small.
 struct Edge<'s, 'a, T: Float, const ROWS: usize, const BLOCKS: usize> {
     store: Store<'s, T>,
     sums: &'s mut [[T::Block; BLOCKS]; ROWS],
@@ -541,10 +522,14 @@ impl<T: Float, const ROWS: usize, const BLOCKS: usize> Kernel for Edge<'_, '_, T
             }
             transpose_into(sums, rows, lines.rows_mut(cols));
         } else {
-            for (j, col) in cols.clone().step_by(T::LANES).enumerate() {
-                let len = T::LANES.min(cols.end - col);
-                for (row, sums) in rows.clone().zip(&*sums) {
-                    store.block(simd, &sums[j], (row, col), len, c.tail_mut(row, col), &mut watch);
+            for (row, sums) in rows.zip(sums) {
+                let line = c.tail_mut(row, cols.start);
+                for (j, sums) in sums.iter().enumerate() {
+                    let at = j * T::LANES;
+                    let len = T::LANES.min(cols.len().saturating_sub(at));
+                    if len > 0 {
+                        store.block(simd, sums, (row, cols.start + at), len, &mut line[at..], &mut watch);
+                    }
                 }
             }
         }

@@ -21,6 +21,7 @@ impl<T: Float> Kernel for Check<'_, T> {
     type Output = ();
 
     fn run<S: Simd<T>>(self, simd: S) {
+        tails(simd);
         single_lanes(simd);
         transposes(simd);
         for (i, case) in self.0.iter().enumerate() {
@@ -119,6 +120,24 @@ fn single_lanes<T: Float, S: Simd<T>>(simd: S) {
         assert!(simd.any(simd.mask_not(mask)), "{name} any of all but lane {lane}");
         let all = simd.mask_or(mask, simd.mask_not(mask));
         assert!(!simd.any(simd.mask_not(all)), "{name} any of not all");
+    }
+}
+
+/// Slices of every length up to a block, and as many lanes.
+fn tails<T: Float, S: Simd<T>>(simd: S) {
+    let name = type_name::<S>();
+    let x = (1..=T::LANES).map(|i| T::from_bits(i as u64)).collect::<Vec<_>>();
+    for len in 0..=T::LANES {
+        let loaded = simd.store(simd.load_tail(&x[..len]));
+        let mut place = vec![T::one(); len];
+        simd.store_tail(simd.load(block(&x)), &mut place);
+        let lanes = simd.store(simd.select(simd.first(len), simd.splat(T::one()), simd.splat(T::zero())));
+        for i in 0..T::LANES {
+            let (element, one) = if i < len { (x[i], T::one()) } else { (T::zero(), T::zero()) };
+            assert!(same_bits(loaded.as_ref()[i], element), "{name} load_tail of {len}, lane {i}");
+            assert!(same_bits(lanes.as_ref()[i], one), "{name} first {len}, lane {i}");
+        }
+        assert!(place.iter().zip(&x).all(|(&got, &x)| same_bits(got, x)), "{name} store_tail of {len}");
     }
 }
 
