@@ -19,19 +19,22 @@ impl Avx2 {
     }
 }
 
-/// `N` neighbours from `at` on of each of two lines.
+/// `N` neighbours from `at` on of each of some lines.
 #[inline(always)]
-fn halves<T: Copy, const N: usize, const LANES: usize>(lines: [&[T; LANES]; 2], at: usize) -> [[T; N]; 2] {
-    let mut halves = [[lines[0][0]; N]; 2];
-    for (half, line) in halves.iter_mut().zip(lines) {
-        half.copy_from_slice(&line[at..at + N]);
+pub(super) fn parts<T: Copy, const N: usize, const LANES: usize, const LINES: usize>(
+    lines: [&[T; LANES]; LINES],
+    at: usize,
+) -> [[T; N]; LINES] {
+    let mut parts = [[lines[0][0]; N]; LINES];
+    for (part, line) in parts.iter_mut().zip(lines) {
+        part.copy_from_slice(&line[at..at + N]);
     }
-    halves
+    parts
 }
 
 /// The lines of a square, each of which begins so far from the one before.
 #[inline(always)]
-fn square<T, const LANES: usize>(x: &[T], stride: usize) -> [&[T; LANES]; LANES] {
+pub(super) fn square<T, const LANES: usize>(x: &[T], stride: usize) -> [&[T; LANES]; LANES] {
     const REACH: &str = "the square lies inside the slice";
     let mut lines = [x.first_chunk().expect(REACH); LANES];
     for (i, line) in lines.iter_mut().enumerate() {
@@ -303,10 +306,10 @@ impl Simd<f32> for Avx2 {
             }
             let mut columns = [[self.0.splat_f32x8(0.0); 2]; 4];
             for (half, i) in [(0, 0), (1, 8)] {
-                let r0 = cast(halves::<_, 4, 16>([lines[i], lines[i + 4]], j));
-                let r1 = cast(halves::<_, 4, 16>([lines[i + 1], lines[i + 5]], j));
-                let r2 = cast(halves::<_, 4, 16>([lines[i + 2], lines[i + 6]], j));
-                let r3 = cast(halves::<_, 4, 16>([lines[i + 3], lines[i + 7]], j));
+                let r0 = cast(parts::<_, 4, 16, 2>([lines[i], lines[i + 4]], j));
+                let r1 = cast(parts::<_, 4, 16, 2>([lines[i + 1], lines[i + 5]], j));
+                let r2 = cast(parts::<_, 4, 16, 2>([lines[i + 2], lines[i + 6]], j));
+                let r3 = cast(parts::<_, 4, 16, 2>([lines[i + 3], lines[i + 7]], j));
                 let (a, b) = (avx._mm256_unpacklo_ps(r0, r1), avx._mm256_unpackhi_ps(r0, r1));
                 let (c, d) = (avx._mm256_unpacklo_ps(r2, r3), avx._mm256_unpackhi_ps(r2, r3));
                 columns[0][half] = cast(avx._mm256_shuffle_ps::<FIRST>(a, c));
@@ -549,8 +552,8 @@ impl Simd<f64> for Avx2 {
             }
             let mut columns = [[self.0.splat_f64x4(0.0); 2]; 2];
             for (half, i) in [(0, 0), (1, 4)] {
-                let r0 = cast(halves::<_, 2, 8>([lines[i], lines[i + 2]], j));
-                let r1 = cast(halves::<_, 2, 8>([lines[i + 1], lines[i + 3]], j));
+                let r0 = cast(parts::<_, 2, 8, 2>([lines[i], lines[i + 2]], j));
+                let r1 = cast(parts::<_, 2, 8, 2>([lines[i + 1], lines[i + 3]], j));
                 columns[0][half] = cast(avx._mm256_unpacklo_pd(r0, r1));
                 columns[1][half] = cast(avx._mm256_unpackhi_pd(r0, r1));
             }

@@ -3,7 +3,7 @@
 use pulp::x86::V4;
 use pulp::{NullaryFnOnce, Simd as _, b8, b16, cast, f32x8, f32x16, f64x4, f64x8, u32x16, u64x2, u64x8};
 
-use super::avx2::Avx2;
+use super::avx2::{parts, square};
 use super::{Simd, Tiled};
 use crate::float::Float;
 use crate::kernel::Kernel;
@@ -17,12 +17,6 @@ impl Avx512 {
     #[inline]
     pub fn detect() -> Option<Self> {
         V4::try_new().map(Self)
-    }
-
-    /// The proof of what it includes.
-    #[inline(always)]
-    fn avx2(self) -> Avx2 {
-        Avx2(*self.0)
     }
 }
 
@@ -183,16 +177,34 @@ impl Simd<f32> for Avx512 {
         cast(self.0.shr_u32x16(a, u64x2(u64::from(n), 0)))
     }
 
-    /// By way of AVX2: its shuffles of half a block are as fast as those of whole ones.
+    /// Four columns at a time: each register takes four neighbours of every fourth line, so that the rest is a transpose
+    /// of 4 x 4 within its quarters.
     #[inline(always)]
     fn transpose(self, x: &[f32], stride: usize, count: usize, mut each: impl FnMut(usize, f32x16)) {
-        self.avx2().transpose(
-            x,
-            stride,
-            count,
-            #[inline(always)]
-            |j, column: [f32x8; 2]| each(j, cast(column)),
-        );
+        const FIRST: i32 = 0b01_00_01_00;
+        const SECOND: i32 = 0b11_10_11_10;
+        let avx = self.0.avx512f;
+        let lines = square::<f32, 16>(x, stride);
+        for j in (0..16).step_by(4) {
+            if j >= count {
+                break;
+            }
+            let quarters = |i| cast(parts::<_, 4, 16, 4>([lines[i], lines[i + 4], lines[i + 8], lines[i + 12]], j));
+            let [r0, r1, r2, r3] = [quarters(0), quarters(1), quarters(2), quarters(3)];
+            let (a, b) = (avx._mm512_unpacklo_ps(r0, r1), avx._mm512_unpackhi_ps(r0, r1));
+            let (c, d) = (avx._mm512_unpacklo_ps(r2, r3), avx._mm512_unpackhi_ps(r2, r3));
+            let columns = [
+                avx._mm512_shuffle_ps::<FIRST>(a, c),
+                avx._mm512_shuffle_ps::<SECOND>(a, c),
+                avx._mm512_shuffle_ps::<FIRST>(b, d),
+                avx._mm512_shuffle_ps::<SECOND>(b, d),
+            ];
+            for (k, column) in columns.into_iter().enumerate() {
+                if j + k < count {
+                    each(j + k, cast(column));
+                }
+            }
+        }
     }
 }
 
@@ -335,15 +347,21 @@ impl Simd<f64> for Avx512 {
         cast(self.0.shr_u64x8(a, u64x2(u64::from(n), 0)))
     }
 
-    /// By way of AVX2: its shuffles of half a block are as fast as those of whole ones.
+    /// Two columns at a time, as for `f32`.
     #[inline(always)]
     fn transpose(self, x: &[f64], stride: usize, count: usize, mut each: impl FnMut(usize, f64x8)) {
-        self.avx2().transpose(
-            x,
-            stride,
-            count,
-            #[inline(always)]
-            |j, column: [f64x4; 2]| each(j, cast(column)),
-        );
+        let avx = self.0.avx512f;
+        let lines = square::<f64, 8>(x, stride);
+        for j in (0..8).step_by(2) {
+            if j >= count {
+                break;
+            }
+            let quarters = |i| cast(parts::<_, 2, 8, 4>([lines[i], lines[i + 2], lines[i + 4], lines[i + 6]], j));
+            let [r0, r1] = [quarters(0), quarters(1)];
+            each(j, cast(avx._mm512_unpacklo_pd(r0, r1)));
+            if j + 1 < count {
+                each(j + 1, cast(avx._mm512_unpackhi_pd(r0, r1)));
+            }
+        }
     }
 }
