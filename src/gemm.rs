@@ -23,6 +23,7 @@ mod micro;
 mod pack;
 mod scratch;
 mod target;
+mod thin;
 
 pub(crate) use scratch::{HasScratch, lend_lists};
 pub(crate) use target::Target;
@@ -35,7 +36,7 @@ use crate::ops::linear::Activation;
 use crate::simd::{Simd, Tiled};
 use crate::sweep::{load_first, store_first};
 use crate::view::{MatMut, MatRef};
-use micro::{Left, Right, Sums, tile};
+use micro::{Left, Right, Sums, no_sums, tile};
 use pack::{pack_columns, pack_panels, pack_rows};
 
 /// Tiles of B that are packed together: with a k-block of 2 KiB a column, three quarters of the L2 cache of the CPUs
@@ -50,6 +51,9 @@ const DIRECT_PANELS: usize = 8;
 
 /// Rows of A below which packing B does not pay.
 const DIRECT_ROWS: usize = 64;
+
+/// Elements of B beyond which it does not stay in the L2 cache.
+const LARGE: usize = 1 << 18;
 
 /// Elements of a k-block of B that stay in the L1 cache or near it where they are.
 const DIRECT_AREA: usize = 1 << 14;
@@ -158,7 +162,8 @@ impl<'a, T: Float> Gemm<'a, T> {
             pack_panels::<T, S, BLOCKS>(simd, b.window(0..b.rows(), packed_from..cols), right);
         }
         let slab = Slab { b, packed: right, packed_from };
-        Pass { gemm: self, left, slab, place }.run::<S, ROWS, MID, LOW, BLOCKS>(simd)
+        let rows = self.c.rows();
+        each_band::<_, S, ROWS, MID, LOW>(simd, rows, &mut Pass::<T, BLOCKS> { gemm: self, left, slab, place })
     }
 
     /// Applies the activation to columns of C, which are in the cache still.
@@ -204,6 +209,9 @@ impl<T: Float> Tiled<T> for Gemm<'_, T> {
     ) -> bool {
         if self.c.rows() == 1 && self.c.has_rows() && gemv::fits(self.b) {
             return gemv::row(simd, &mut self);
+        }
+        if self.c.rows() < DIRECT_ROWS && self.c.has_rows() && is_direct(self.b) && self.b.area() > LARGE {
+            return thin::multiply::<T, S, ROWS, MID, LOW, BLOCKS>(simd, &mut self);
         }
         let widest = BLOCKS * T::LANES;
         let (m, n, depth) = (self.c.rows(), self.c.cols(), self.a.cols().min(T::K_BLOCK));
@@ -272,14 +280,6 @@ impl<'a, T: Float> Slab<'a, T> {
     }
 }
 
-/// A slab against all rows of A.
-struct Pass<'s, 'a, T: Float> {
-    gemm: &'s mut Gemm<'a, T>,
-    left: &'s mut [T],
-    slab: Slab<'s, T>,
-    place: Place,
-}
-
 /// Where a slab lies in B.
 #[derive(Clone)]
 struct Place {
@@ -287,56 +287,77 @@ struct Place {
     lines: Range<usize>,
 }
 
-impl<T: Float> Pass<'_, '_, T> {
-    /// Computes all rows of C; whether they are finite.
-    #[inline(always)]
-    fn run<S: Simd<T>, const ROWS: usize, const MID: usize, const LOW: usize, const BLOCKS: usize>(
-        mut self,
-        simd: S,
-    ) -> bool {
-        let m = self.gemm.c.rows();
-        let mut finite = true;
-        let mut row = 0;
-        while row < m {
-            let rows = m - row;
-            // No thin tile at the end where two of MID rows do: too few chains in it to fill the pipes.
-            let (done, all_finite) = if rows > ROWS + LOW || rows == ROWS || (MID < rows && rows < ROWS) {
-                (ROWS, outline(simd, Band::<T, ROWS, BLOCKS> { pass: &mut self, row }))
-            } else if rows > LOW {
-                (MID, outline(simd, Band::<T, MID, BLOCKS> { pass: &mut self, row }))
-            } else {
-                (LOW, outline(simd, Band::<T, LOW, BLOCKS> { pass: &mut self, row }))
-            };
-            row += done;
-            finite &= all_finite;
-        }
-        finite
-    }
+/// A job on all rows of C, those of a tile at a time.
+trait Banded {
+    type Elem: Float;
+    /// Does it for the rows from one on, `ROWS` or as many as there are; whether what is written is finite.
+    fn band<S: Simd<Self::Elem>, const ROWS: usize>(&mut self, simd: S, row: usize) -> bool;
 }
 
-/// A slab against the rows of a tile from one on, or as many as there are; whether what is written is finite. A function
-/// of its own, so that the registers are its own.
-struct Band<'p, 's, 'a, T: Float, const ROWS: usize, const BLOCKS: usize> {
-    pass: &'p mut Pass<'s, 'a, T>,
+/// Does a job on so many rows; whether all that is written is finite.
+#[inline(always)]
+fn each_band<J: Banded, S: Simd<J::Elem>, const ROWS: usize, const MID: usize, const LOW: usize>(
+    simd: S,
+    rows: usize,
+    job: &mut J,
+) -> bool {
+    let mut finite = true;
+    let mut row = 0;
+    while row < rows {
+        let left = rows - row;
+        // No thin tile at the end where two of MID rows do: too few chains in it to fill the pipes.
+        let (done, all_finite) = if left > ROWS + LOW || left == ROWS || (MID < left && left < ROWS) {
+            (ROWS, outline(simd, Band::<J, ROWS> { job, row }))
+        } else if left > LOW {
+            (MID, outline(simd, Band::<J, MID> { job, row }))
+        } else {
+            (LOW, outline(simd, Band::<J, LOW> { job, row }))
+        };
+        row += done;
+        finite &= all_finite;
+    }
+    finite
+}
+
+/// The rows from one on. A function of its own, so that the registers are its own.
+struct Band<'j, J, const ROWS: usize> {
+    job: &'j mut J,
     row: usize,
 }
 
-impl<T: Float, const ROWS: usize, const BLOCKS: usize> Kernel for Band<'_, '_, '_, T, ROWS, BLOCKS> {
-    type Elem = T;
+impl<J: Banded, const ROWS: usize> Kernel for Band<'_, J, ROWS> {
+    type Elem = J::Elem;
     type Output = bool;
 
     #[inline(always)]
-    fn run<S: Simd<T>>(self, simd: S) -> bool {
-        let Pass { gemm, left, slab, place } = self.pass;
+    fn run<S: Simd<J::Elem>>(self, simd: S) -> bool {
+        self.job.band::<S, ROWS>(simd, self.row)
+    }
+}
+
+/// A slab against all rows of A.
+struct Pass<'s, 'a, T: Float, const BLOCKS: usize> {
+    gemm: &'s mut Gemm<'a, T>,
+    left: &'s mut [T],
+    slab: Slab<'s, T>,
+    place: Place,
+}
+
+impl<T: Float, const BLOCKS: usize> Banded for Pass<'_, '_, T, BLOCKS> {
+    type Elem = T;
+
+    #[inline(always)]
+    fn band<S: Simd<T>, const ROWS: usize>(&mut self, simd: S, row: usize) -> bool {
+        let Self { gemm, left, slab, place } = self;
         let (depth, cols, width) = (slab.b.rows(), slab.b.cols(), BLOCKS * T::LANES);
-        let rows = self.row..gemm.c.rows().min(self.row + ROWS);
+        let rows = row..gemm.c.rows().min(row + ROWS);
         let a = gemm.a.window(rows.clone(), place.lines.clone());
         let left = left_part::<T, ROWS>(a, cols <= DIRECT_PANELS * width, left);
         let store = gemm.store(place.lines.start);
         let (mut finite, mut watch) = (true, Watch::new(simd));
         let mut col = 0;
         while col < cols {
-            let sums: Sums<T, S, ROWS, BLOCKS> = tile(simd, &left, slab.panel(col), depth);
+            let sums: Sums<T, S, ROWS, BLOCKS> = tile(no_sums(simd), &left, slab.panel(col), depth);
             let at = place.cols.start + col..place.cols.end.min(place.cols.start + col + width);
             match &mut gemm.c {
                 Target::Matrix(c) if rows.len() == ROWS && at.len() == width && store.is_plain() => {

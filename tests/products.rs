@@ -189,9 +189,11 @@ fn a_single_row_or_column() {
     everywhere!(single_rows);
 }
 
-/// Few columns, and a few columns more than whole blocks: the bits of single rows, for every layout of A and C.
-fn few_columns<T: Float>() {
-    for (m, k, n) in [(16, 7, 5), (37, 530, 6), (200, 33, 1), (70, 40, 33), (90, 20, 50), (65, 16, 3), (20, 300, 11)] {
+/// Few columns, a few columns more than whole blocks, few rows with a large B: the bits of single rows, for every layout
+/// of A and C.
+fn few_rows_or_columns<T: Float>() {
+    let narrow = [(16, 7, 5), (37, 530, 6), (200, 33, 1), (70, 40, 33), (90, 20, 50), (65, 16, 3), (20, 300, 11)];
+    for (m, k, n) in narrow.into_iter().chain([(5, 260, 1031), (13, 520, 520)]) {
         for (kind, alpha, beta) in
             [(Kind::Within(1.0), 1.0, 0.0), (Kind::AnyFinite, 0.5, 1.5), (Kind::Special, 1.0, 1.0)]
         {
@@ -222,8 +224,8 @@ fn few_columns<T: Float>() {
 }
 
 #[test]
-fn few_columns_are_single_rows() {
-    everywhere!(few_columns);
+fn few_rows_or_columns_are_single_rows() {
+    everywhere!(few_rows_or_columns);
 }
 
 fn batches<T: Float>() {

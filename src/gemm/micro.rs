@@ -25,11 +25,19 @@ pub(super) enum Right<'a, T: Float, const BLOCKS: usize> {
 /// The sums of a tile, block by block.
 pub(super) type Sums<T, S, const ROWS: usize, const BLOCKS: usize> = [[Lanes<T, S>; BLOCKS]; ROWS];
 
-/// The sums of `ROWS x BLOCKS` blocks of C over one k-block: `sums[i][j] = a[i][0] b[0][j] + a[i][1] b[1][j] + ...`, each
-/// an ascending chain of fused multiply-adds from +0.
+/// No sums yet: +0.
+#[inline(always)]
+pub(super) fn no_sums<T: Float, S: Simd<T>, const ROWS: usize, const BLOCKS: usize>(
+    simd: S,
+) -> Sums<T, S, ROWS, BLOCKS> {
+    [[Lanes::zero(simd); BLOCKS]; ROWS]
+}
+
+/// Adds the products of `ROWS x BLOCKS` blocks of C over a part of `k` to their sums: `a[i][0] b[0][j] + a[i][1] b[1][j] +
+/// ...`, each an ascending chain of fused multiply-adds.
 #[inline(always)]
 pub(super) fn tile<T: Float, S: Simd<T>, const ROWS: usize, const BLOCKS: usize>(
-    simd: S,
+    sums: Sums<T, S, ROWS, BLOCKS>,
     a: &Left<'_, T, ROWS>,
     b: Right<'_, T, BLOCKS>,
     depth: usize,
@@ -41,7 +49,7 @@ pub(super) fn tile<T: Float, S: Simd<T>, const ROWS: usize, const BLOCKS: usize>
                 *row = &row[..depth]; // a length that the loop knows: it checks no bounds
             }
             chains(
-                simd,
+                sums,
                 #[inline(always)]
                 |p, i| rows[i][p],
                 b,
@@ -51,7 +59,7 @@ pub(super) fn tile<T: Float, S: Simd<T>, const ROWS: usize, const BLOCKS: usize>
         Left::Columns(columns) => {
             let columns = &columns[..depth];
             chains(
-                simd,
+                sums,
                 #[inline(always)]
                 |p, i| columns[p][i],
                 b,
@@ -64,12 +72,11 @@ pub(super) fn tile<T: Float, S: Simd<T>, const ROWS: usize, const BLOCKS: usize>
 /// The sums, with element `(i, p)` of A from `a(p, i)`.
 #[inline(always)]
 fn chains<T: Float, S: Simd<T>, const ROWS: usize, const BLOCKS: usize>(
-    simd: S,
+    mut sums: Sums<T, S, ROWS, BLOCKS>,
     a: impl Fn(usize, usize) -> T,
     b: Right<'_, T, BLOCKS>,
     depth: usize,
 ) -> Sums<T, S, ROWS, BLOCKS> {
-    let mut sums = [[Lanes::zero(simd); BLOCKS]; ROWS];
     match b {
         Right::Packed(lines) => {
             let lines = &lines[..depth];

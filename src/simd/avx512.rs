@@ -1,7 +1,7 @@
 //! AVX-512 (F, BW, CD, DQ, VL): a block is one register, a mask one mask register.
 
 use pulp::x86::V4;
-use pulp::{NullaryFnOnce, Simd as _, b8, b16, cast, f32x8, f32x16, f64x4, f64x8, u32x16, u64x2, u64x8};
+use pulp::{NullaryFnOnce, Simd as _, b8, b16, cast, f32x8, f32x16, f64x8, u32x16, u64x2, u64x8};
 
 use super::avx2::{parts, square};
 use super::{Simd, Tiled};

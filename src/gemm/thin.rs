@@ -1,0 +1,103 @@
+//! Products of few rows with a B that is too large for the L2 cache: some lines of many columns of B at a time, as they
+//! lie in memory, against all rows of A. What would not pay to pack is read once, in long pieces; the sums wait in the
+//! cache for the next lines.
+
+use super::micro::{Sums, tile};
+use super::pack::pack_panels;
+use super::{Banded, Gemm, Slab, each_band, left_part, store_all};
+use crate::finite::Watch;
+use crate::float::Float;
+use crate::lanes::Lanes;
+use crate::simd::Simd;
+use crate::view::MatRef;
+
+/// Blocks of columns, and lines, that are read together: 4 KiB of each line, 128 KiB in all.
+const COLUMNS: usize = 64;
+const LINES: usize = 32;
+
+/// Computes C; whether it is finite.
+#[inline(always)]
+pub(super) fn multiply<
+    T: Float,
+    S: Simd<T>,
+    const ROWS: usize,
+    const MID: usize,
+    const LOW: usize,
+    const BLOCKS: usize,
+>(
+    simd: S,
+    gemm: &mut Gemm<'_, T>,
+) -> bool {
+    let (m, k, n) = (gemm.c.rows(), gemm.a.cols(), gemm.c.cols());
+    let (step, width) = (COLUMNS * T::LANES, BLOCKS * T::LANES);
+    let mut scratch = T::take_scratch();
+    // A tile at the end may have more rows than there are.
+    let [left, right] = scratch.parts(ROWS * LINES, (m + ROWS) * step + LINES * width);
+    let (sums, tail) = right.split_at_mut((m + ROWS) * step);
+    let mut watch = Watch::new(simd);
+    for col in (0..n).step_by(step) {
+        let cols = col..n.min(col + step);
+        for start in (0..k).step_by(T::K_BLOCK) {
+            let end = k.min(start + T::K_BLOCK);
+            sums.fill(T::zero());
+            for line in (start..end).step_by(LINES) {
+                let lines = line..end.min(line + LINES);
+                let b = gemm.b.window(lines.clone(), cols.clone());
+                let packed_from = b.cols() / width * width;
+                if packed_from < b.cols() {
+                    pack_panels::<T, S, BLOCKS>(simd, b.window(0..b.rows(), packed_from..b.cols()), tail);
+                }
+                let (a, slab) = (gemm.a.window(0..m, lines), Slab { b, packed: tail, packed_from });
+                each_band::<_, S, ROWS, MID, LOW>(simd, m, &mut Piece::<T, BLOCKS> { a, left, slab, sums, step });
+            }
+            let store = gemm.store(start);
+            for row in 0..m {
+                for (at, sums) in (0..cols.len()).step_by(T::LANES).zip(T::blocks(&sums[row * step..]).0) {
+                    let (col, len) = (col + at, T::LANES.min(cols.len() - at));
+                    store.block(simd, sums, (row, col), len, gemm.c.tail_mut(row, col), &mut watch);
+                }
+            }
+        }
+        gemm.activate(simd, cols);
+    }
+    T::keep_scratch(scratch);
+    watch.all_finite()
+}
+
+/// Lines of a slab against all rows of A, added to sums whose rows begin so far from each other.
+struct Piece<'s, T, const BLOCKS: usize> {
+    a: MatRef<'s, T>,
+    left: &'s mut [T],
+    slab: Slab<'s, T>,
+    sums: &'s mut [T],
+    step: usize,
+}
+
+impl<T: Float, const BLOCKS: usize> Banded for Piece<'_, T, BLOCKS> {
+    type Elem = T;
+
+    #[inline(always)]
+    fn band<S: Simd<T>, const ROWS: usize>(&mut self, simd: S, row: usize) -> bool {
+        let Self { a, left, slab, sums, step } = self;
+        let a = a.window(row..a.rows().min(row + ROWS), 0..a.cols());
+        let left = left_part::<T, ROWS>(a, true, left);
+        for col in (0..slab.b.cols()).step_by(BLOCKS * T::LANES) {
+            let sums = &mut sums[row * *step + col..];
+            let mut tile_sums: Sums<T, S, ROWS, BLOCKS> = [[Lanes::zero(simd); BLOCKS]; ROWS];
+            for i in 0..ROWS {
+                if let Some(sums) = T::blocks(&sums[i * *step..]).0.first_chunk::<BLOCKS>() {
+                    for j in 0..BLOCKS {
+                        tile_sums[i][j] = Lanes::load(simd, &sums[j]);
+                    }
+                }
+            }
+            let tile_sums = tile(tile_sums, &left, slab.panel(col), a.cols());
+            for i in 0..ROWS {
+                if let Some(sums) = T::blocks_mut(&mut sums[i * *step..]).0.first_chunk_mut() {
+                    *sums = store_all(tile_sums[i]);
+                }
+            }
+        }
+        true
+    }
+}
