@@ -223,8 +223,16 @@ fn few_rows_or_columns<T: Float>() {
     }
 }
 
+/// In one piece: halves for threads would not be large any more.
 #[test]
 fn few_rows_or_columns_are_single_rows() {
+    #[cfg(feature = "rayon")]
+    rayon::ThreadPoolBuilder::new().num_threads(1).build().expect("a thread").install(few_rows_or_columns_everywhere);
+    #[cfg(not(feature = "rayon"))]
+    few_rows_or_columns_everywhere();
+}
+
+fn few_rows_or_columns_everywhere() {
     everywhere!(few_rows_or_columns);
 }
 
