@@ -9,8 +9,9 @@
 //!       for columns of that part of B, a register tile at a time         (BLOCKS): micro::tile, then store
 //! ```
 //!
-//! A product of one row goes through B once, without a tile: `gemv`. One of few columns is computed as its transpose, so
-//! that the lanes run along its rows, and turned where it is written ([`Target::Columns`]).
+//! A product of one row goes through B once, without a tile: `gemv`. One of few rows with a large B reads it in long
+//! pieces: `thin`. One of few columns is computed by halves of tiles, or where tiles have none as its transpose, so that
+//! the lanes run along its rows, and turned where it is written ([`Target::Columns`]).
 //!
 //! What an element is made of depends on `k` alone: in a k-block one ascending chain of fused multiply-adds from +0,
 //! and `c = alpha * chain + old` for the first block, `c = alpha * chain + c` for the others. Tiles, packing and
@@ -394,9 +395,9 @@ fn store_whole<T: Float, S: Simd<T>, const ROWS: usize, const BLOCKS: usize>(
     watch: &mut Watch<T, S>,
 ) {
     // Short loops, so that the sums stay in registers.
-    for i in 0..ROWS {
+    for (i, sums) in sums.iter().enumerate() {
         if let Some(c) = lines.get_mut(i * stride..).and_then(|line| T::blocks_mut(line).0.first_chunk_mut()) {
-            *c = store_all(sums[i]);
+            *c = store_all(*sums);
         }
     }
     for sum in sums.as_flattened() {

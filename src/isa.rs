@@ -96,6 +96,11 @@ impl Isa {
         f()
     }
 
+    /// Whether the tiles of matrix products are two blocks wide, so that a half of one does for few columns.
+    pub(crate) fn has_half_tiles(self) -> bool {
+        self == Self::Avx512
+    }
+
     #[cfg(feature = "std")]
     fn check(self) -> Result<Self> {
         if Self::available().contains(&self) { Ok(self) } else { Err(Error::Isa(self)) }

@@ -132,8 +132,8 @@ fn tails<T: Float, S: Simd<T>>(simd: S) {
         let mut place = vec![T::one(); len];
         simd.store_tail(simd.load(block(&x)), &mut place);
         let lanes = simd.store(simd.select(simd.first(len), simd.splat(T::one()), simd.splat(T::zero())));
-        for i in 0..T::LANES {
-            let (element, one) = if i < len { (x[i], T::one()) } else { (T::zero(), T::zero()) };
+        for (i, &x) in x.iter().enumerate() {
+            let (element, one) = if i < len { (x, T::one()) } else { (T::zero(), T::zero()) };
             assert!(same_bits(loaded.as_ref()[i], element), "{name} load_tail of {len}, lane {i}");
             assert!(same_bits(lanes.as_ref()[i], one), "{name} first {len}, lane {i}");
         }

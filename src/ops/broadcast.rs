@@ -51,7 +51,8 @@ impl<T: Float> Pair<'_, T> {
     /// How many pairs of elements a condition holds for.
     pub(crate) fn count(&self, is_counted: impl Fn(T, T) -> bool) -> usize {
         // Parts that a number as narrow as an element counts, which is faster than counting in `usize`.
-        let part = |(a, b): (&[T], &[T])| a.iter().zip(b).map(|(&a, &b)| u32::from(is_counted(a, b))).sum::<u32>() as usize;
+        let part =
+            |(a, b): (&[T], &[T])| a.iter().zip(b).map(|(&a, &b)| u32::from(is_counted(a, b))).sum::<u32>() as usize;
         let row = |a: &[T]| a.chunks(TILE).zip(self.b.1.chunks(TILE)).map(part).sum::<usize>();
         self.a.1.chunks(self.b.1.len().max(1)).map(row).sum()
     }

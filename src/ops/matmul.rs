@@ -9,6 +9,7 @@ use crate::error::{Error, Result, Shape, check_shape};
 use crate::finite::{Factor, Index, Operand, Term, diagnose, name_largest_term, overflow_or_invalid};
 use crate::float::Float;
 use crate::gemm::{Gemm, Old, Target, lend_lists};
+use crate::isa::Isa;
 use crate::kernel::launch;
 use crate::ops::linear::Activation;
 use crate::scaled::{Scaled, unwiden, widen};
@@ -277,8 +278,13 @@ impl<'a, T: Float> Product<'a, T> {
         }
         let (rows_contiguous, cols_contiguous) = (c.as_ref().row(0).is_some(), c.as_ref().t().row(0).is_some());
         let (rows, cols) = (c.rows(), c.cols());
-        let few = cols % T::LANES;
-        if rows_contiguous && cols > T::LANES && (1..=T::LANES / 4).contains(&few) && rows >= 4 * T::LANES {
+        let (few, has_half_tiles) = (cols % T::LANES, Isa::active()?.has_half_tiles());
+        if !has_half_tiles
+            && rows_contiguous
+            && cols > T::LANES
+            && (1..=T::LANES / 4).contains(&few)
+            && rows >= 4 * T::LANES
+        {
             // As a product of their own, so that they do not cost as much as a whole block.
             let (first, last) = (0..cols - few, cols - few..cols);
             let finite = self.part(0..rows, first.clone())?.multiply(c.reborrow().submatrix(0..rows, first)?)?;
@@ -286,7 +292,7 @@ impl<'a, T: Float> Product<'a, T> {
         }
         if cols_contiguous && (rows > cols || !rows_contiguous) {
             launch(Gemm { alpha, a: b.t(), b: a.t(), old: old.t(), c: Target::Matrix(c.t()), activation })
-        } else if rows_contiguous && cols <= T::LANES * 3 / 4 && rows >= T::LANES {
+        } else if !has_half_tiles && rows_contiguous && cols <= T::LANES / 2 && rows >= T::LANES {
             // Lanes along the columns would be empty, many of them.
             launch(Gemm { alpha, a: b.t(), b: a.t(), old: old.t(), c: Target::Columns(c), activation })
         } else if rows_contiguous {
