@@ -10,7 +10,7 @@
 //! | function | `f32` | `f64` |
 //! |---|---|---|
 //! | [`exp`] | 0.536 | 0.543 |
-//! | [`exp2`] | 0.546 | 0.541 |
+//! | [`exp2`] | 0.536 | 0.541 |
 //! | [`exp_m1`] | 0.552 | 0.528 |
 //! | [`ln`] | 0.570 | 0.568 |
 //! | [`ln_1p`] | 0.562 | 0.568 |
@@ -113,7 +113,7 @@ fn polynomial_of_pairs<T: Float, S: Simd<T>>(x: Lanes<T, S>, coefficients: &[T])
 #[inline(always)]
 fn near_inverse<T: Float, S: Simd<T>>(x: Lanes<T, S>) -> Lanes<T, S> {
     let one = x.all(T::one());
-    let first = T::from(0.949_49_f32).expect("a number"); // as far above the inverse of 1 as below that of sqrt(2)
+    let first = T::from(0.949_49_f32).expect("a number"); // as far too small for 1 as others are too large
     let mut y = one.int_add(x.all(first)).int_sub(x);
     for _ in 0..T::FRACTION_BITS / 23 {
         let e = y.mul_add(-x, one);

@@ -240,7 +240,7 @@ pub(crate) fn exp<T: Float, S: Simd<T>>(x: Lanes<T, S>) -> Lanes<T, S> {
     x.share(
         #[inline(always)]
         || {
-            let (normal, is_normal) = (normal_exp_by_table(x), has_normal_exp(x));
+            let (normal, is_normal) = (Eighths::new(x).exp(), has_normal_exp(x));
             if is_normal.all() {
                 return normal;
             }
@@ -249,22 +249,51 @@ pub(crate) fn exp<T: Float, S: Simd<T>>(x: Lanes<T, S>) -> Lanes<T, S> {
     )
 }
 
-/// [`exp`] where it is normal, as is its inverse: `x = (n + j/8) ln 2 + r`, and `e^x = 2^(n + j/8) (1 + g)` with `g` so small
-/// that the sum all but rounds once.
-#[inline(always)]
-fn normal_exp_by_table<T: Float, S: Simd<T>>(x: Lanes<T, S>) -> Lanes<T, S> {
-    let eight = T::from(8).expect("a small integer");
-    let [significands, errors] = &T::EXP2_EIGHTHS;
-    let shift = x.all(T::TO_INTEGER);
-    let shifted = x.mul_add(x.all(T::LOG2_E * eight), shift);
-    let eighths = shifted - shift;
-    let high = eighths.mul_add(x.all(-T::LN2_HIGH / eight), x);
-    // What the significand lacks is part of the growth.
-    let low = eighths.mul_add(x.all(-T::LN2_LOW / eight), shifted.lookup(errors));
-    let r = high + low;
-    let growth = high + (r * r).mul_add(polynomial(r, T::EXP_SHORT), low);
-    let power = shifted.lookup(significands).int_add(shifted.shl(T::FRACTION_BITS - 3));
-    growth.mul_add(power, power)
+/// An exponent that is the logarithm of `2^n s[j]`, with `s[j]` near `2^(j/8)`, and `high + low`, of about `ln(2)/16` at the
+/// most.
+#[derive(Clone, Copy)]
+pub(super) struct Eighths<T: Float, S: Simd<T>> {
+    /// A number whose last bits are the integer `8n + j`.
+    shifted: Lanes<T, S>,
+    high: Lanes<T, S>,
+    low: Lanes<T, S>,
+}
+
+impl<T: Float, S: Simd<T>> Eighths<T, S> {
+    #[inline(always)]
+    fn new(x: Lanes<T, S>) -> Self {
+        let eight = T::from(8).expect("a small integer");
+        let shift = x.all(T::TO_INTEGER);
+        let shifted = x.mul_add(x.all(T::LOG2_E * eight), shift);
+        let eighths = shifted - shift;
+        let high = eighths.mul_add(x.all(-T::LN2_HIGH / eight), x);
+        let [_, errors] = &T::EXP2_EIGHTHS;
+        Self { shifted, high, low: eighths.mul_add(x.all(-T::LN2_LOW / eight), shifted.lookup(errors)) }
+    }
+
+    /// The same for the exponent `x ln 2`.
+    #[inline(always)]
+    pub(super) fn base_2(x: Lanes<T, S>) -> Self {
+        let eight = T::from(8).expect("a small integer");
+        let shift = x.all(T::TO_INTEGER);
+        let shifted = x.mul_add(x.all(eight), shift);
+        let r = (shifted - shift).mul_add(x.all(-T::one() / eight), x);
+        let (high, error) = r.two_mul(x.all(T::LN2_HIGH));
+        let [_, errors] = &T::EXP2_EIGHTHS;
+        Self { shifted, high, low: r.mul_add(x.all(T::LN2_LOW), error) + shifted.lookup(errors) }
+    }
+
+    /// The exponential, where it is normal, as is its inverse: `2^n s[j] (1 + g)` with `g` so small that the sum all but rounds
+    /// once.
+    #[inline(always)]
+    pub(super) fn exp(self) -> Lanes<T, S> {
+        let Self { shifted, high, low } = self;
+        let [significands, _] = &T::EXP2_EIGHTHS;
+        let r = high + low;
+        let growth = high + (r * r).mul_add(polynomial(r, T::EXP_SHORT), low);
+        let power = shifted.lookup(significands).int_add(shifted.shl(T::FRACTION_BITS - 3));
+        growth.mul_add(power, power)
+    }
 }
 
 /// `e^(hi + lo)` for a sum in two terms, `|lo| <= ulp(hi) / 2`: with the rounding error of `hi`, the error is that of

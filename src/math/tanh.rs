@@ -38,7 +38,7 @@ impl TanhConstants for f64 {
 ///
 /// All `x`; +-0 and subnormal numbers give themselves, +-Inf give +-1, NaN gives NaN.
 ///
-/// Largest error: f32 0.78 ULP, sampled; f64 0.60 ULP, sampled.
+/// Largest error: f32 0.788 ULP, over all inputs, at 1.8182067; f64 0.60 ULP, sampled.
 #[inline(always)]
 pub(crate) fn tanh<T: Float, S: Simd<T>>(x: Lanes<T, S>) -> Lanes<T, S> {
     x.share(
