@@ -154,6 +154,12 @@ impl<T: Float, S: Simd<T>> Lanes<T, S> {
         Self::new(self.simd, self.simd.shr(self.vector, n))
     }
 
+    /// The entries of a table whose numbers are the last three bits of the lanes.
+    #[inline(always)]
+    pub(crate) fn lookup(self, table: &[T; 8]) -> Self {
+        Self::new(self.simd, self.simd.lookup(table, self.vector))
+    }
+
     /// The sum and its rounding error, exactly, for operands of any size (Knuth).
     #[inline(always)]
     pub(crate) fn two_sum(self, b: Self) -> (Self, Self) {

@@ -9,22 +9,22 @@
 //!
 //! | function | `f32` | `f64` |
 //! |---|---|---|
-//! | [`exp`] | 0.544 | 0.541 |
-//! | [`exp2`] | 0.546 | 0.541 |
+//! | [`exp`] | 0.536 | 0.543 |
+//! | [`exp2`] | 0.536 | 0.541 |
 //! | [`exp_m1`] | 0.552 | 0.528 |
 //! | [`ln`] | 0.570 | 0.568 |
 //! | [`ln_1p`] | 0.562 | 0.568 |
 //! | [`log2`] | 0.500 | 0.500 |
-//! | [`tanh`] | 0.602 | 0.601 |
-//! | [`sigmoid`] | 0.753 | 0.743 |
+//! | [`tanh`] | 0.777 | 0.601 |
+//! | [`sigmoid`] | 0.767 | 0.743 |
 //! | [`log_sigmoid`] | 0.989 | 0.818 |
 //! | [`softplus`] | 0.972 | 0.873 |
 //! | [`erf`] | 1.334 | 1.242 |
 //! | [`erfc`] | 0.970 | 1.025 |
 //! | [`sqrt`] | 0.500 | 0.500 |
-//! | [`gelu`](crate::gelu()) | 1.780 | 1.695 |
-//! | [`gelu_tanh`](crate::gelu_tanh()) | 0.749 | 0.752 |
-//! | [`silu`](crate::silu()) | 0.755 | 0.735 |
+//! | [`gelu`](crate::gelu()) | 1.793 | 1.695 |
+//! | [`gelu_tanh`](crate::gelu_tanh()) | 1.086 | 0.969 |
+//! | [`silu`](crate::silu()) | 0.828 | 0.782 |
 //! | [`mish`](crate::mish()) | 4.497 | 3.694 |
 //! | [`elu`](crate::elu()) | 0.530 | 0.525 |
 
@@ -94,10 +94,32 @@ fn polynomial<T: Float, S: Simd<T>>(x: Lanes<T, S>, coefficients: &[T]) -> Lanes
 fn polynomial_of_pairs<T: Float, S: Simd<T>>(x: Lanes<T, S>, coefficients: &[T]) -> Lanes<T, S> {
     let square = x * x;
     let (pairs, last) = coefficients.as_chunks();
-    let mut pairs = pairs.iter().rev().map(|&[a, b]| x.all(b).mul_add(x, x.all(a)));
-    let highest =
-        last.first().map(|&last| x.all(last)).or_else(|| pairs.next()).expect("a polynomial has coefficients");
-    pairs.fold(highest, |sum, pair| sum.mul_add(square, pair))
+    let (mut sum, pairs) = match (pairs, last) {
+        (pairs, &[last]) => (x.all(last), pairs),
+        ([pairs @ .., [a, b]], _) => (x.all(*b).mul_add(x, x.all(*a)), pairs),
+        ([], _) => unreachable!("a polynomial has coefficients"),
+    };
+    for &[a, b] in pairs.iter().rev() {
+        sum = sum.mul_add(square, x.all(b).mul_add(x, x.all(a)));
+    }
+    sum
+}
+
+/// Nearly `1 / x`, for a normal `x` whose inverse is normal: to 2^-17 in `f32`, 2^-52 in `f64`. For quotients that are
+/// corrected by their residue, in less time than a division.
+///
+/// The difference of the bits is within 2^-4.3 of the inverse (J. F. Blinn, "Floating-point tricks", IEEE Computer Graphics
+/// and Applications 17(4), 1997); each step, `y (1 + e + e^2 + e^3)` with `e = 1 - x y`, raises that to the fourth power.
+#[inline(always)]
+fn near_inverse<T: Float, S: Simd<T>>(x: Lanes<T, S>) -> Lanes<T, S> {
+    let one = x.all(T::one());
+    let first = T::from(0.949_49_f32).expect("a number"); // as far too small for 1 as others are too large
+    let mut y = one.int_add(x.all(first)).int_sub(x);
+    for _ in 0..T::FRACTION_BITS / 23 {
+        let e = y.mul_add(-x, one);
+        y = y.mul_add(e.mul_add(e.mul_add(e, e), e), y);
+    }
+    y
 }
 
 /// The bits of `2^exponent`, also where the field runs over into what is no number: a summand for exponent fields.

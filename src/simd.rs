@@ -14,6 +14,7 @@ mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
 mod baseline;
+mod pair;
 mod soft_fma;
 
 #[cfg(target_arch = "x86_64")]
@@ -23,6 +24,7 @@ pub use avx512::Avx512;
 pub use baseline::Baseline;
 #[cfg(not(target_arch = "x86_64"))]
 pub use baseline::{Baseline as Avx2, Baseline as Avx512};
+pub(crate) use pair::Pair;
 
 /// One CPU's arithmetic on a block of `T`. Values of an implementing type prove that the CPU has the instructions.
 ///
@@ -129,6 +131,9 @@ pub trait Simd<T: Float>: Copy + Debug + Send + Sync {
     fn shl(self, a: Self::Vector, n: u32) -> Self::Vector;
     /// The bits shifted right by `n`, which is less than the width of `T`; zeros come in.
     fn shr(self, a: Self::Vector, n: u32) -> Self::Vector;
+
+    /// For each lane, the entry of the table whose number is the last three bits of the lane.
+    fn lookup(self, table: &[T; 8], a: Self::Vector) -> Self::Vector;
 
     /// The transpose of a square of as many lines as a block has lanes, line `i` being the block's worth of elements
     /// from `x[i * stride]`: calls `each(j, [x[j], x[stride + j], x[2 * stride + j], ...])` for each `j < count` in order.

@@ -5,7 +5,7 @@ use crate::finite::Watch;
 use crate::float::{Float, Format};
 use crate::kernel::{Join, Kernel, Runs, launch};
 use crate::lanes::{Lanes, Mask};
-use crate::simd::Simd;
+use crate::simd::{Pair, Simd};
 
 /// A slice in groups of `G` blocks, in two parts: the whole groups, where they lie, and what is left over.
 ///
@@ -367,7 +367,7 @@ pub struct Seen {
 
 impl Seen {
     #[inline(always)]
-    fn new<T: Float, S: Simd<T>>(watch: Watch<T, S>, guard: Guard<T, S>) -> Self {
+    fn new<T: Float, S: Simd<T>, G: Simd<T>>(watch: Watch<T, S>, guard: Guard<T, G>) -> Self {
         Self { finite: watch.all_finite(), guarded: (!guard.0.eq(guard.0.all(T::zero()))).any() }
     }
 }
@@ -457,9 +457,25 @@ impl<T: Float, F: Formula<T, N, M>, const N: usize, const M: usize> Kernel for R
     }
 }
 
+/// A group of blocks side by side.
+type Group<T, S> = Lanes<T, Pair<Pair<S>>>;
+
+#[inline(always)]
+fn load_group<T: Float, S: Simd<T>>(simd: S, [a, b, c, d]: &[T::Block; GROUP]) -> Group<T, S> {
+    Lanes::new(Pair(Pair(simd)), [[simd.load(a), simd.load(b)], [simd.load(c), simd.load(d)]])
+}
+
+/// The blocks of a group, one by one.
+#[inline(always)]
+fn blocks_of<T: Float, S: Simd<T>>(simd: S, group: Group<T, S>) -> [Lanes<T, S>; GROUP] {
+    let [[a, b], [c, d]] = group.vector;
+    [Lanes::new(simd, a), Lanes::new(simd, b), Lanes::new(simd, c), Lanes::new(simd, d)]
+}
+
 /// The kernel of a function of one operand, `y = f(x)`; of `y` itself where there is no `x`. Both have one length.
 ///
-/// There is one loop for blocks and tail, because the compiler has many functions to go through in it.
+/// There is one loop for blocks and tail, because the compiler has many functions to go through in it; groups of blocks
+/// go side by side, because every function is a long chain of steps that wait for one another.
 #[derive(Debug)]
 pub struct Map<'a, T, F> {
     formula: F,
@@ -473,19 +489,29 @@ impl<T: Float, F: Formula<T, 0, 1>> Kernel for Map<'_, T, F> {
 
     #[inline(always)]
     fn run<S: Simd<T>>(self, simd: S) -> Seen {
-        let (mut watch, mut guard) = (Watch::new(simd), Guard::new(simd));
-        for start in (0..self.y.len()).step_by(T::LANES) {
-            let x = match T::blocks(&self.x.unwrap_or(self.y)[start..]) {
-                ([block, ..], _) => Lanes::load(simd, block),
-                ([], tail) => load_tail(simd, tail, tail[0]),
+        let Self { formula, x, y } = self;
+        let (mut watch, mut guard) = (Watch::new(simd), Guard::new(Pair(Pair(simd))));
+        let mut rest: Rest<T, GROUP> = None;
+        Groups::new(x.unwrap_or(y)).copy_rest(Missing::First, &mut rest);
+        let x = x.map(Groups::new);
+        let mut y = GroupsMut::new(y);
+        for part in PARTS {
+            // What is left over is mapped in place.
+            let (x, y) = match x {
+                Some(x) if part == 0 => (Some(x.whole), &mut *y.whole),
+                _ => (None, y.part(part, &mut rest)),
             };
-            let [y] = self.formula.apply([], [x], &mut guard);
-            watch.see(y);
-            match T::blocks_mut(&mut self.y[start..]) {
-                ([block, ..], _) => *block = y.store(),
-                ([], tail) => store_tail(y, tail),
+            for i in 0..y.len() {
+                let group = x.map_or(&y[i], |x| &x[i]);
+                let [result] = formula.apply([], [load_group(simd, group)], &mut guard);
+                let result = blocks_of(simd, result);
+                for (y, result) in y[i].iter_mut().zip(result) {
+                    watch.see(result);
+                    *y = result.store();
+                }
             }
         }
+        y.finish(&rest);
         Seen::new(watch, guard)
     }
 

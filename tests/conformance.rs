@@ -77,6 +77,8 @@ fn every_operation<T: Float, S: Simd<T>>(simd: S, case: &Case<T>, i: usize) {
     exact("int_sub", simd.int_sub(a, b), &|a, b, _| a.wrapping_sub(b));
     exact("shl", simd.shl(a, n), &|a, _, _| a << n);
     exact("shr", simd.shr(a, n), &|a, _, _| a >> n);
+    let table = case[1].first_chunk().expect("a table");
+    exact("lookup", simd.lookup(table, a), &|a, _, _| table[(a & 7) as usize].to_bits());
     for (half, got) in simd.widen(a).into_iter().enumerate() {
         for (lane, got) in simd.wide().store(got).into_iter().enumerate() {
             let want = case[0].get(8 * half + lane).map_or(0.0, |x| x.to_f64().expect("every number fits"));

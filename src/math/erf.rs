@@ -15,7 +15,7 @@
 //! and is 1 less that at `y`.
 
 use super::exp::{Reduced, clamp, power, scale, scaled_product, scaled_product_of_sum};
-use super::{polynomial, polynomial_of_pairs};
+use super::{near_inverse, polynomial, polynomial_of_pairs};
 use crate::float::Float;
 use crate::lanes::{Lanes, Mask};
 use crate::simd::Simd;
@@ -396,7 +396,7 @@ impl<T: Float, S: Simd<T>> Below<T, S> {
         let half = point * x.all(-T::one() / (T::one() + T::one()));
         let (half_square, error) = half.two_mul(point);
 
-        let inverse = one / (x.all(T::NORMAL_SHIFT) - point);
+        let inverse = near_inverse(x.all(T::NORMAL_SHIFT) - point);
         let residue = inverse.mul_add(point, inverse.mul_add(x.all(-T::NORMAL_SHIFT), one));
         // The residue goes to the difference, which has the digits to take it.
         let v = inverse.mul_add(residue, inverse - x.all(T::NORMAL_MIDDLE));

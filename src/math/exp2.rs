@@ -2,7 +2,7 @@
 //!
 //! Method: as [`exp`](super::exp), but that `x = n + r` is split without error, and `r ln 2` is a product in two terms.
 
-use super::exp::{Reduced, exp_of_reduced};
+use super::exp::{Eighths, Reduced, exp_of_reduced, has_normal_exp};
 use crate::float::Float;
 use crate::lanes::Lanes;
 use crate::simd::Simd;
@@ -13,5 +13,15 @@ use crate::simd::Simd;
 /// `2^+Inf = +Inf`, NaN gives NaN. Subnormal results are rounded once.
 #[inline(always)]
 pub(crate) fn exp2<T: Float, S: Simd<T>>(x: Lanes<T, S>) -> Lanes<T, S> {
-    exp_of_reduced(x * x.all(T::LN2_HIGH), Reduced::base_2(x))
+    x.share(
+        #[inline(always)]
+        || {
+            let exponent = x * x.all(T::LN2_HIGH);
+            let (normal, is_normal) = (Eighths::base_2(x).exp(), has_normal_exp(exponent));
+            if is_normal.all() {
+                return normal;
+            }
+            is_normal.select(normal, exp_of_reduced(exponent, Reduced::base_2(x)))
+        },
+    )
 }

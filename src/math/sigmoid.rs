@@ -1,13 +1,16 @@
 //! The logistic sigmoid, products with it, and its derivatives.
 //!
-//! Method: all are rational in `t = e^-|x|`, which is at most 1 and comes in two terms and with an exponent of its own:
-//! nothing cancels, overflows, or underflows before the last step. Quotients are corrected once by their residue
-//! (T. J. Dekker, Numerische Mathematik 18, 1971).
+//! Method of the sigmoid and products with it: `1 + e^-x` in two terms, which no rounding of the exponential comes before,
+//! and a quotient that is corrected once by its residue (T. J. Dekker, Numerische Mathematik 18, 1971).
+//!
+//! Method of the rest, and where the exponential is subnormal or infinite: all are rational in `t = e^-|x|`, which is at
+//! most 1 and comes in two terms and with an exponent of its own: nothing cancels, overflows, or underflows before the
+//! last step.
 
-use super::exp::{Reduced, clamp, exp_parts, power, scaled_product, scaled_product_of_sum};
+use super::exp::{Reduced, clamp, decay, exp_parts, has_normal_exp, power, scaled_product, scaled_product_of_sum};
+use super::{near_inverse, power_bits};
 use crate::float::Float;
 use crate::lanes::{Lanes, Mask};
-use crate::scaled;
 use crate::simd::Simd;
 
 /// `1 / (1 + e^-x)`.
@@ -18,14 +21,15 @@ pub(crate) fn sigmoid<T: Float, S: Simd<T>>(x: Lanes<T, S>) -> Lanes<T, S> {
     x.share(
         #[inline(always)]
         || {
-            let quotient = Quotient::new(x, x.all(T::zero()));
-            let Quotient { sum, rest, power, .. } = quotient;
-            let is_near = Quotient::is_near(x);
-            let near = sum.mul_add(power, rest * power);
+            let one = x.all(T::one());
+            let Divisor { sum, rest, inverse } = Divisor::new(x, x.all(-T::zero()));
+            let residue = inverse.mul_add(-rest, inverse.mul_add(-sum, one));
+            let near = residue.mul_add(inverse, inverse);
+            let is_near = has_normal_exp(x);
             if is_near.all() {
                 return near;
             }
-            is_near.select(near, quotient.times(x.all(T::one())))
+            is_near.select(near, Quotient::new(x, x.all(T::zero())).times(one))
         },
     )
 }
@@ -35,11 +39,21 @@ pub(crate) fn sigmoid<T: Float, S: Simd<T>>(x: Lanes<T, S>) -> Lanes<T, S> {
 /// All `x`: `-Inf` gives 0, `+Inf` gives `+Inf`, NaN gives NaN. Right also where the sigmoid alone underflows.
 #[inline(always)]
 pub(crate) fn silu<T: Float, S: Simd<T>>(x: Lanes<T, S>) -> Lanes<T, S> {
-    let zero = x.all(T::zero());
-    x.eq(-x.all(T::infinity())).select(zero, sigmoid_times(x, x, zero))
+    x.share(
+        #[inline(always)]
+        || {
+            let zero = x.all(T::zero());
+            let (near, is_near) = (near_product(x, x, -zero), has_normal_exp(x));
+            if is_near.all() {
+                return near;
+            }
+            let far = Quotient::new(x, zero).times(x);
+            is_near.select(near, x.eq(-x.all(T::infinity())).select(zero, far))
+        },
+    )
 }
 
-/// `a / (1 + e^-(hi + lo))`, the quotient rounded but once before its product with `a`.
+/// `a / (1 + e^-(hi + lo))`.
 ///
 /// All `a` and `hi`; `lo` is 0 where `hi` is large.
 #[inline(always)]
@@ -47,18 +61,47 @@ pub(crate) fn sigmoid_times<T: Float, S: Simd<T>>(a: Lanes<T, S>, hi: Lanes<T, S
     hi.share(
         #[inline(always)]
         || {
-            let quotient = Quotient::new(hi, lo);
-            let Quotient { sum, rest, power, .. } = quotient;
-            // Of lesser products the second term would underflow.
-            let is_near = Quotient::is_near(hi) & a.all(scaled::power(-30)).le(a.abs());
-            let factor = a * power;
-            let near = factor.mul_add(sum, factor * rest);
+            let near = near_product(a, hi, lo);
+            let is_near = has_normal_exp(hi) & a.abs().le(a.all(power_bits(T::BIAS - 1)));
             if is_near.all() {
                 return near;
             }
-            is_near.select(near, quotient.times(a))
+            is_near.select(near, Quotient::new(hi, lo).times(a))
         },
     )
+}
+
+/// [`sigmoid_times`] where the exponential is normal and `a` not so large that a product with what is little above 1
+/// overflows; it may be so small that the product is subnormal.
+#[inline(always)]
+fn near_product<T: Float, S: Simd<T>>(a: Lanes<T, S>, hi: Lanes<T, S>, lo: Lanes<T, S>) -> Lanes<T, S> {
+    let Divisor { sum, rest, inverse } = Divisor::new(hi, lo);
+    let quotient = a * inverse;
+    // +0 where `a` is a zero, so that what is taken from the quotient leaves its sign.
+    let excess = quotient.mul_add(rest, quotient.mul_add(sum, -a));
+    excess.mul_add(-inverse, quotient)
+}
+
+/// `1 + e^-(hi + lo)` in two terms, where the exponential is normal.
+#[derive(Clone, Copy)]
+struct Divisor<T: Float, S: Simd<T>> {
+    sum: Lanes<T, S>,
+    rest: Lanes<T, S>,
+    /// Nearly `1 / sum`.
+    inverse: Lanes<T, S>,
+}
+
+impl<T: Float, S: Simd<T>> Divisor<T, S> {
+    #[inline(always)]
+    fn new(hi: Lanes<T, S>, lo: Lanes<T, S>) -> Self {
+        let one = hi.all(T::one());
+        let (power, [growth, growth_low]) = decay(hi, lo);
+        let sum = (growth + growth_low).mul_add(power, one + power);
+        // Exact, for small powers and large ones, but for what has no weight.
+        let rest = (power - sum) + one;
+        let rest = growth_low.mul_add(power, growth.mul_add(power, rest));
+        Self { sum, rest, inverse: near_inverse(sum) }
+    }
 }
 
 /// `1 / (1 + e^-(hi + lo))` as `(sum + rest) 2^n`.
@@ -67,8 +110,6 @@ struct Quotient<T: Float, S: Simd<T>> {
     sum: Lanes<T, S>,
     rest: Lanes<T, S>,
     n: Lanes<T, S>,
-    /// `2^n` where [`Self::is_near`].
-    power: Lanes<T, S>,
 }
 
 impl<T: Float, S: Simd<T>> Quotient<T, S> {
@@ -88,19 +129,7 @@ impl<T: Float, S: Simd<T>> Quotient<T, S> {
         let inverse = one / divisor;
         let quotient = numerator * inverse;
         let residue = quotient.mul_add(-divisor, numerator) + quotient.mul_add(-divisor_low, numerator_low);
-        Self {
-            sum: quotient,
-            rest: residue * inverse,
-            n: negative.select(reduced.n, zero),
-            power: negative.select(reduced.power(), one),
-        }
-    }
-
-    /// Where the quotient is not small: there both terms of it are normal.
-    #[inline(always)]
-    fn is_near(hi: Lanes<T, S>) -> Mask<T, S> {
-        let limit = T::from(60).expect("a small integer");
-        hi.abs().le(hi.all(limit))
+        Self { sum: quotient, rest: residue * inverse, n: negative.select(reduced.n, zero) }
     }
 
     /// Times any number.

@@ -359,7 +359,8 @@ pub fn log_sigmoid_backward<T: Float>(x: &[T], dy: &[T], dx: &mut [T]) -> Result
 ///
 /// The sign of a zero is kept; infinities give ±1; NaN stays NaN.
 ///
-/// Gradient: [`tanh_backward`]. Source: `expm1` in two terms, the quotient corrected once.
+/// Gradient: [`tanh_backward`]. Source: P. T. P. Tang, "Table-lookup algorithms for elementary functions and their
+/// error analysis", ARITH 10, 1991, for `f32`; for `f64` `expm1` in two terms, the quotient corrected once.
 ///
 /// # Errors
 /// [`Error::Shape`] if the lengths differ; [`Error::NonFinite`] if a result is NaN.
@@ -395,7 +396,7 @@ pub fn tanh_backward<T: Float>(x: &[T], dy: &[T], dx: &mut [T]) -> Result<()> {
 ///
 /// `-Inf` gives 0 and `+Inf` gives 1; subnormal results are kept; NaN stays NaN.
 ///
-/// Gradient: [`sigmoid_backward`]. Source: the exponential of `-|x|` in two terms, the quotient corrected once.
+/// Gradient: [`sigmoid_backward`]. Source: `1 + e^-x` in two terms, the quotient corrected once.
 ///
 /// # Errors
 /// [`Error::Shape`] if the lengths differ; [`Error::NonFinite`] if a result is NaN.

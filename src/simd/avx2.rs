@@ -1,7 +1,7 @@
 //! AVX2 with FMA: a block is two registers, a mask two registers of all ones or all zeros.
 
 use pulp::x86::V3;
-use pulp::{NullaryFnOnce, cast, f32x4, f32x8, f64x4, m32x8, m64x4, u64x2};
+use pulp::{NullaryFnOnce, cast, f32x4, f32x8, f64x4, m32x8, m64x4, u32x8, u64x2};
 
 use super::{Simd, Tiled};
 use crate::float::Float;
@@ -291,6 +291,14 @@ impl Simd<f32> for Avx2 {
             |a| cast(self.0.shr_u32x8(cast(a), u64x2(u64::from(n), 0))),
         )
     }
+    #[inline(always)]
+    fn lookup(self, table: &[f32; 8], a: [f32x8; 2]) -> [f32x8; 2] {
+        both(
+            a,
+            #[inline(always)]
+            |a| cast(self.0.avx2._mm256_permutevar8x32_ps(cast(*table), cast(a))),
+        )
+    }
 
     /// Four columns at a time: each register takes four neighbours of a line and of the line four below it, so that the
     /// rest is a transpose of 4 x 4 within its halves.
@@ -538,6 +546,26 @@ impl Simd<f64> for Avx2 {
             a,
             #[inline(always)]
             |a| cast(self.0.shr_u64x4(cast(a), u64x2(u64::from(n), 0))),
+        )
+    }
+    /// By halves of numbers, in halves of the table, between which the third bit of the number of the entry decides.
+    #[inline(always)]
+    fn lookup(self, table: &[f64; 8], a: [f64x4; 2]) -> [f64x4; 2] {
+        let (avx, avx2) = (self.0.avx, self.0.avx2);
+        let [low, high]: [f64x4; 2] = cast(*table);
+        both(
+            a,
+            #[inline(always)]
+            |a| {
+                let twice = avx2._mm256_slli_epi64::<1>(cast(a));
+                let of_halves = self.0.wrapping_add_u32x8(
+                    cast(avx2._mm256_shuffle_epi32::<0b10_10_00_00>(twice)),
+                    u32x8(0, 1, 0, 1, 0, 1, 0, 1),
+                );
+                let low = avx2._mm256_permutevar8x32_epi32(cast(low), cast(of_halves));
+                let high = avx2._mm256_permutevar8x32_epi32(cast(high), cast(of_halves));
+                cast(avx._mm256_blendv_pd(cast(low), cast(high), cast(avx2._mm256_slli_epi64::<61>(cast(a)))))
+            },
         )
     }
 

@@ -176,6 +176,11 @@ impl Simd<f32> for Avx512 {
         let a: u32x16 = cast(a);
         cast(self.0.shr_u32x16(a, u64x2(u64::from(n), 0)))
     }
+    #[inline(always)]
+    fn lookup(self, table: &[f32; 8], a: f32x16) -> f32x16 {
+        let table: f32x16 = cast([*table; 2]);
+        cast(self.0.avx512f._mm512_permutexvar_ps(cast(a), cast(table)))
+    }
 
     /// Four columns at a time: each register takes four neighbours of every fourth line, so that the rest is a transpose
     /// of 4 x 4 within its quarters.
@@ -345,6 +350,10 @@ impl Simd<f64> for Avx512 {
     fn shr(self, a: f64x8, n: u32) -> f64x8 {
         let a: u64x8 = cast(a);
         cast(self.0.shr_u64x8(a, u64x2(u64::from(n), 0)))
+    }
+    #[inline(always)]
+    fn lookup(self, table: &[f64; 8], a: f64x8) -> f64x8 {
+        cast(self.0.avx512f._mm512_permutexvar_pd(cast(a), cast(*table)))
     }
 
     /// Two columns at a time, as for `f32`.

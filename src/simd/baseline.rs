@@ -152,6 +152,10 @@ impl Simd<f32> for Baseline {
     fn shr(self, a: f32x16, n: u32) -> f32x16 {
         f32x16::from_bits(a.to_bits() >> n)
     }
+    #[inline(always)]
+    fn lookup(self, table: &[f32; 8], a: f32x16) -> f32x16 {
+        f32x16::new(a.to_array().map(|a| table[(a.to_bits() & 7) as usize]))
+    }
 
     #[inline(always)]
     fn transpose(self, x: &[f32], stride: usize, count: usize, mut each: impl FnMut(usize, f32x16)) {
@@ -296,6 +300,10 @@ impl Simd<f64> for Baseline {
     #[inline(always)]
     fn shr(self, a: f64x8, n: u32) -> f64x8 {
         f64x8::from_bits(a.to_bits() >> n)
+    }
+    #[inline(always)]
+    fn lookup(self, table: &[f64; 8], a: f64x8) -> f64x8 {
+        f64x8::new(a.to_array().map(|a| table[(a.to_bits() & 7) as usize]))
     }
 
     #[inline(always)]
