@@ -596,20 +596,13 @@ impl<T: Float> RowParts<T> {
                 later_max = e.larger(f).larger(g.larger(h)).larger(later_max);
                 let x = [a, b, c, d];
                 let mut results = [zero; GROUP];
-                let mut steps = [math::NormalExp::new(zero, zero); GROUP];
-                for (step, x) in steps.iter_mut().zip(x) {
-                    *step = x.share(
+                for (result, x) in results.iter_mut().zip(x) {
+                    *result = x.share(
                         #[inline(always)]
                         || {
                             let (difference, error) = below_max.apply(x);
-                            math::NormalExp::new(difference, error)
+                            math::normal_exp(difference, error)
                         },
-                    );
-                }
-                for (result, step) in results.iter_mut().zip(steps) {
-                    *result = zero.share(
-                        #[inline(always)]
-                        || step.value(),
                     );
                 }
                 if below_max.has_small_exp(x) {

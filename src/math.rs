@@ -55,8 +55,7 @@ pub use slices::{Function, erf, erfc, exp, exp_m1, exp2, in_place, ln, ln_1p, lo
 pub(crate) use atan2::atan2;
 pub(crate) use erf::{gelu, gelu_derivative_times};
 pub(crate) use exp::{
-    NormalExp, clamp, exp_of_difference, exp_of_sum, exp_parts, has_normal_exp, normal_exp, scale, scaled_product,
-    split_exponent,
+    clamp, exp_of_difference, exp_of_sum, exp_parts, has_normal_exp, normal_exp, scale, scaled_product, split_exponent,
 };
 pub(crate) use gelu_tanh::{gelu_tanh, gelu_tanh_derivative_times};
 pub(crate) use ln::ln_parts;

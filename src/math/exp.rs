@@ -227,37 +227,16 @@ pub(crate) fn exp_of_difference<T: Float, S: Simd<T>>(hi: Lanes<T, S>, lo: Lanes
 /// Largest error: f32 0.84 ULP, over every 251st `hi` with one `lo` each; f64 0.84 ULP, sampled.
 #[inline(always)]
 pub(crate) fn normal_exp<T: Float, S: Simd<T>>(hi: Lanes<T, S>, lo: Lanes<T, S>) -> Lanes<T, S> {
-    NormalExp::new(hi, lo).value()
-}
-
-/// [`normal_exp`] in two steps: several are faster step by step than one after the other.
-#[derive(Clone, Copy)]
-pub(crate) struct NormalExp<T: Float, S: Simd<T>> {
-    high: Lanes<T, S>,
-    low: Lanes<T, S>,
-    /// `2^n`.
-    power: Lanes<T, S>,
-}
-
-impl<T: Float, S: Simd<T>> NormalExp<T, S> {
-    #[inline(always)]
-    pub(crate) fn new(hi: Lanes<T, S>, lo: Lanes<T, S>) -> Self {
-        // As `Reduced::new`, but the last bits of `shifted` are the exponent field of 2^n.
-        let shift = hi.all(T::TO_INTEGER + T::from(T::BIAS).expect("a small integer"));
-        let shifted = hi.mul_add(hi.all(T::LOG2_E), shift);
-        let n = shifted - shift;
-        let high = n.mul_add(hi.all(-T::LN2_HIGH), hi);
-        let low = n.mul_add(hi.all(-T::LN2_LOW), lo);
-        Self { high, low, power: shifted.shl(T::FRACTION_BITS) }
-    }
-
-    #[inline(always)]
-    pub(crate) fn value(self) -> Lanes<T, S> {
-        let Self { high, low, power } = self;
-        let r = high + low;
-        let growth = high + (r * r).mul_add(polynomial_of_pairs(r, T::EXP_QUADRATIC), low); // e^r - 1
-        growth.mul_add(power, power)
-    }
+    // As `Reduced::new`, but the last bits of `shifted` are the exponent field of 2^n.
+    let shift = hi.all(T::TO_INTEGER + T::from(T::BIAS).expect("a small integer"));
+    let shifted = hi.mul_add(hi.all(T::LOG2_E), shift);
+    let n = shifted - shift;
+    let high = n.mul_add(hi.all(-T::LN2_HIGH), hi);
+    let low = n.mul_add(hi.all(-T::LN2_LOW), lo);
+    let r = high + low;
+    let growth = high + (r * r).mul_add(polynomial_of_pairs(r, T::EXP_QUADRATIC), low); // e^r - 1
+    let power = shifted.shl(T::FRACTION_BITS);
+    growth.mul_add(power, power)
 }
 
 /// Whether [`normal_exp`] gives the exponential of `x`.
