@@ -8,7 +8,7 @@ use crate::error::Result;
 use crate::float::Float;
 use crate::gemm::Gemm;
 use crate::isa::{Isa, run_on};
-use crate::logits::LogitRows;
+use crate::logits::{LogitRows, Singly};
 use crate::math::Function;
 use crate::ops::activation::formulas::{Backward, Forward};
 use crate::ops::angle::{Angle, AngleBackward};
@@ -89,6 +89,13 @@ impl<T: Send> Join for Vec<T> {
 /// Runs a kernel as a function of its own: what it keeps in registers does not compete with what its caller does.
 #[inline(never)]
 pub(crate) fn outline<K: Kernel, S: Simd<K::Elem>>(simd: S, kernel: K) -> K::Output {
+    simd.vectorize(kernel)
+}
+
+/// [`outline`] where that is rare: registers are saved there and not in the loop around it.
+#[cold]
+#[inline(never)]
+pub(crate) fn outline_rare<K: Kernel, S: Simd<K::Elem>>(simd: S, kernel: K) -> K::Output {
     simd.vectorize(kernel)
 }
 
@@ -206,16 +213,16 @@ compile!(
     Elementwise<'a, Self, SgdStep<Self>, 1, 2>,
     Elementwise<'a, Self, XLog, 2, 1>,
     Elementwise<'a, Self, XLogBackward, 3, 2>,
-    LogitRows<'a, Self, BlockSumRow>,
-    LogitRows<'a, Self, CrossEntropyRow<'a, Self>>,
-    LogitRows<'a, Self, EntropyRow>,
-    LogitRows<'a, Self, EntropyBackwardRow<'a, Self>>,
+    LogitRows<'a, Self, Singly<BlockSumRow>>,
+    LogitRows<'a, Self, Singly<CrossEntropyRow<'a, Self>>>,
+    LogitRows<'a, Self, Singly<EntropyRow>>,
+    LogitRows<'a, Self, Singly<EntropyBackwardRow<'a, Self>>>,
     LogitRows<'a, Self, LogSoftmaxRow>,
-    LogitRows<'a, Self, LogSumExpBackwardRow<'a, Self>>,
+    LogitRows<'a, Self, Singly<LogSumExpBackwardRow<'a, Self>>>,
     LogitRows<'a, Self, LogSumExpRow>,
     LogitRows<'a, Self, SoftmaxRow>,
-    LogitRows<'a, Self, WeightedRow<'a, Self>>,
-    LogitRows<'a, Self, WeightedBackwardRow<'a, Self>>,
+    LogitRows<'a, Self, Singly<WeightedRow<'a, Self>>>,
+    LogitRows<'a, Self, Singly<WeightedBackwardRow<'a, Self>>>,
     Map<'a, Self, Forward<Self>>,
     Map<'a, Self, Function>,
     Rehearsal<'a, Self, AdamWStep<Self>, 1, 3>,

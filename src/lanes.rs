@@ -78,6 +78,12 @@ impl<T: Float, S: Simd<T>> Lanes<T, S> {
         Self::new(self.simd, self.simd.mul_add(self.vector, b.vector, c.vector))
     }
 
+    /// `self * b + c` of factors whose product is exact.
+    #[inline(always)]
+    pub(crate) fn mul_add_exact(self, b: Self, c: Self) -> Self {
+        Self::new(self.simd, self.simd.mul_add_exact(self.vector, b.vector, c.vector))
+    }
+
     #[inline(always)]
     pub(crate) fn sqrt(self) -> Self {
         Self::new(self.simd, self.simd.sqrt(self.vector))
@@ -115,6 +121,12 @@ impl<T: Float, S: Simd<T>> Lanes<T, S> {
     #[inline(always)]
     pub(crate) fn larger(self, b: Self) -> Self {
         Self::new(self.simd, self.simd.larger(self.vector, b.vector))
+    }
+
+    /// The smaller of the two; `b` if either is NaN.
+    #[inline(always)]
+    pub(crate) fn smaller(self, b: Self) -> Self {
+        Self::new(self.simd, self.simd.smaller(self.vector, b.vector))
     }
 
     /// All lanes joined by `f`: those of the upper half to those of the lower one, until one is left.

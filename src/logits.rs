@@ -5,13 +5,14 @@ use alloc::vec::Vec;
 use crate::error::Result;
 use crate::finite::{Index, Operand, diagnose, overflow_or_invalid};
 use crate::float::Float;
-use crate::kernel::{Join, Kernel, Runs, launch, outline};
+use crate::kernel::{Join, Kernel, Runs, launch, outline, outline_rare};
 use crate::lanes::Lanes;
 use crate::math;
-use crate::reduce::{Accumulator, TwoTerm, sum_terms};
+use crate::moments::Extended;
+use crate::reduce::{TwoTerm, sum_terms};
 use crate::rows::RowsSeen;
 use crate::simd::Simd;
-use crate::sweep::{GROUP, each_group, sweep, sweep_groups};
+use crate::sweep::{GROUP, each_group, map_groups, sweep, sweep_groups};
 use crate::view::{MatMut, MatRef};
 
 /// A matrix of logits, and what each is read as: `scale x + bias`, or `-inf` where it is masked.
@@ -134,6 +135,23 @@ impl<'a, T: Float> Logits<'a, T> {
 pub trait LogitFormula<T: Float>: Copy + Send + Sync {
     /// Work a logit, in elements of a simple sweep.
     const WORK: usize;
+    /// Writes what rows give, the first of which has the number `first`: a row of `y` each, a number, or both. Each row lies in
+    /// one piece.
+    fn apply<S: Simd<T>>(
+        self,
+        simd: S,
+        first: usize,
+        x: MatRef<'_, T>,
+        y: MatMut<'_, T>,
+        values: &mut [T],
+        scratch: &mut Vec<T>,
+    ) -> RowsSeen;
+}
+
+/// A formula that is applied to one row of logits: see [`Singly`].
+pub trait LogitRowFormula<T: Float>: Copy + Send + Sync {
+    /// Work a logit, in elements of a simple sweep.
+    const WORK: usize;
     /// Writes what row `i` gives: a row `y`, a number, or both.
     fn apply<S: Simd<T>>(
         self,
@@ -144,6 +162,41 @@ pub trait LogitFormula<T: Float>: Copy + Send + Sync {
         value: &mut T,
         scratch: &mut Vec<T>,
     ) -> RowsSeen;
+}
+
+/// Applies a formula to one row of logits after the other.
+#[derive(Clone, Copy, Debug)]
+pub struct Singly<F>(pub(crate) F);
+
+impl<T: Float, F: LogitRowFormula<T>> LogitFormula<T> for Singly<F> {
+    const WORK: usize = F::WORK;
+
+    #[inline(always)]
+    fn apply<S: Simd<T>>(
+        self,
+        simd: S,
+        first: usize,
+        x: MatRef<'_, T>,
+        mut y: MatMut<'_, T>,
+        values: &mut [T],
+        scratch: &mut Vec<T>,
+    ) -> RowsSeen {
+        let mut seen = RowsSeen::finite(true);
+        for i in 0..x.rows() {
+            let (x, y) = row_pair(x, &mut y, i);
+            let mut unused = T::zero();
+            let value = values.get_mut(i).unwrap_or(&mut unused);
+            seen = seen.join(self.0.apply(simd, first + i, x, y, value, scratch));
+        }
+        seen
+    }
+}
+
+/// Row `i` of two matrices whose rows lie in one piece.
+#[inline(always)]
+pub(crate) fn row_pair<'a, T>(x: MatRef<'a, T>, y: &'a mut MatMut<'_, T>, i: usize) -> (&'a [T], &'a mut [T]) {
+    const WHOLE: &str = "rows in one piece";
+    (x.row(i).expect(WHOLE), y.row_mut(i).expect(WHOLE))
 }
 
 /// The kernel of every operation on rows of logits.
@@ -167,23 +220,26 @@ impl<T: Float, F: LogitFormula<T>> Kernel for LogitRows<'_, T, F> {
     fn run<S: Simd<T>>(mut self, simd: S) -> RowsSeen {
         let mut seen = RowsSeen::finite(true);
         let (mut copy, mut result, mut scratch) = (Vec::new(), Vec::new(), Vec::new());
-        for i in 0..self.output.rows() {
-            let number = self.first + i;
-            let x = self.logits.row(number, self.output.as_ref(), i, &mut copy);
-            let mut unused = T::zero();
-            let value = self.values.get_mut(i).unwrap_or(&mut unused);
-            let columns = self.output.cols();
-            let (y, is_copy) = match self.output.row_mut(i) {
-                Some(y) => (y, false),
-                None => {
-                    result.resize(columns, T::zero());
-                    (&mut result[..], true)
-                }
+        let (rows, columns) = (self.output.rows(), self.output.cols());
+        let is_direct = self.output.as_ref().has_rows_in_order();
+        let whole = self.logits.x.filter(|x| is_direct && self.logits.is_plain() && x.has_rows_in_order());
+        for start in (0..rows).step_by(if whole.is_some() { rows.max(1) } else { 1 }) {
+            let first = self.first + start;
+            let x = match whole {
+                Some(x) => x.rows_from(first).rows_before(rows),
+                None => MatRef::of_row(self.logits.row(first, self.output.as_ref(), start, &mut copy)),
             };
+            let y = if is_direct {
+                self.output.rows_of(start..start + x.rows())
+            } else {
+                result.resize(columns, T::zero());
+                MatMut::of_row(&mut result)
+            };
+            let values = self.values.get_mut(start..start + x.rows()).unwrap_or(&mut []);
             // In one place: it is compiled once.
-            seen = seen.join(self.formula.apply(simd, number, x, y, value, &mut scratch));
-            if is_copy {
-                self.output.write_row(i, &result);
+            seen = seen.join(self.formula.apply(simd, first, x, y, values, &mut scratch));
+            if !is_direct {
+                self.output.write_row(start, &result);
             }
         }
         seen
@@ -232,15 +288,15 @@ where
 
 /// What the softmax family needs to know of a row: its maximum, and the sum of `exp(x - max)`.
 ///
-/// One term of the sum is 1. It is kept apart, so that the logarithm of a sum just above 1, the loss of a confident and
-/// right prediction, loses no digit.
+/// Terms that are 1 may be kept apart, so that the logarithm of a sum just above 1, the loss of a confident and right
+/// prediction, loses no digit.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct RowSum<T> {
     pub(crate) max: T,
-    /// The sum less one term that is 1.
+    /// How many terms are kept apart: those of the entries that are the maximum, or none.
+    ones: T,
+    /// The sum of the others.
     pub(crate) rest: TwoTerm<T>,
-    /// Whether the maximum stands once in the row.
-    pub(crate) unique: bool,
 }
 
 impl<T: Float> RowSum<T> {
@@ -255,27 +311,159 @@ impl<T: Float> RowSum<T> {
         self.max == T::neg_infinity() && !self.rest.sum.is_nan()
     }
 
-    /// `ln(sum(exp(x - max)))`.
+    /// Whether the maximum stands once in the row.
+    pub(crate) fn is_max_unique(&self) -> bool {
+        self.ones == T::one()
+    }
+
+    /// `ln(sum(exp(x - max)))`, where the ones are kept apart.
     #[inline(always)]
     pub(crate) fn log<S: Simd<T>>(&self, simd: S) -> T {
-        math::ln_1p::ln_1p(Lanes::splat(simd, self.rest.value())).first()
+        let rest = self.rest_and(self.ones - T::one()).value();
+        math::ln_1p::ln_1p(Lanes::splat(simd, rest)).first()
     }
 
     /// `sum(exp(x - max))`.
     #[inline(always)]
-    pub(crate) fn total(&self) -> T {
-        TwoTerm { sum: T::one(), error: T::zero() }.join(self.rest).value()
+    pub(crate) fn total(&self) -> TwoTerm<T> {
+        self.rest_and(self.ones)
+    }
+
+    #[inline(always)]
+    fn rest_and(&self, ones: T) -> TwoTerm<T> {
+        TwoTerm { sum: ones, error: T::zero() }.join(self.rest)
     }
 
     /// `factor / sum(exp(x - max))`, as an unevaluated pair.
     #[inline(always)]
     pub(crate) fn weight<S: Simd<T>>(&self, simd: S, factor: T) -> TwoTerm<T> {
-        let one = T::one();
-        let total = TwoTerm { sum: one, error: T::zero() }.join(self.rest);
+        let (one, total) = (T::one(), self.total());
         let inverse = one / total.sum;
         let residual = fma(simd, -inverse, total.sum, one) - inverse * total.error;
         let product = factor * inverse;
         TwoTerm { sum: product, error: fma(simd, factor, inverse, -product) + product * residual }
+    }
+}
+
+/// The lanes of a block of the smallest type.
+const MOST_LANES: usize = 16;
+
+/// The [`RowSum`] of each of a block of rows.
+pub(crate) struct RowSums<T: Float> {
+    len: usize,
+    max: T::Block,
+    ones: T::Block,
+    sum: T::Block,
+    error: T::Block,
+}
+
+impl<T: Float> RowSums<T> {
+    /// Goes through rows as [`row_exp`] does, and calls `f` with what it finds of each block of them, the number of the first
+    /// and `y`. Either the ones are kept apart, or the exponentials are written to `y`.
+    ///
+    /// A block of rows, and not a row, is what the next step waits for: so it seldom waits.
+    #[inline(always)]
+    pub(crate) fn each<const APART: bool, S: Simd<T>>(
+        simd: S,
+        x: MatRef<'_, T>,
+        mut y: MatMut<'_, T>,
+        mut f: impl FnMut(&Self, usize, &mut MatMut<'_, T>),
+    ) {
+        /// What stays near the processor from pass to pass.
+        const ELEMENTS: usize = 4096;
+        let at_once = (ELEMENTS / x.cols().max(1)).clamp(1, T::LANES);
+        let mut parts = [RowParts::new(); MOST_LANES];
+        for (parts, x) in parts.iter_mut().zip(x.rows_in(0..at_once)) {
+            parts.max = row_max(simd, x);
+        }
+        let zero = T::fill(T::zero());
+        let mut sums = Self { len: 0, max: zero, ones: zero, sum: T::fill(T::one()), error: zero };
+        for start in (0..x.rows()).step_by(at_once) {
+            let end = x.rows().min(start + at_once);
+            let parts = &mut parts[..end - start];
+            let later = x.rows_in(end..end + at_once).chain(core::iter::repeat(&[][..]));
+            let rows = parts.iter_mut().zip(x.rows_in(start..end)).zip(later);
+            if APART {
+                rows.for_each(
+                    #[inline(always)]
+                    |((parts, x), later)| parts.add_exp::<APART, S>(simd, x, later, &mut []),
+                );
+            } else {
+                rows.zip(y.rows_mut(start..end)).for_each(
+                    #[inline(always)]
+                    |(((parts, x), later), y)| parts.add_exp::<APART, S>(simd, x, later, y),
+                );
+            }
+            sums.len = parts.len();
+            for (i, parts) in parts.iter_mut().enumerate() {
+                let sum = parts.sum(simd);
+                sums.max.as_mut()[i] = sum.max;
+                sums.ones.as_mut()[i] = sum.ones;
+                sums.sum.as_mut()[i] = sum.rest.sum;
+                sums.error.as_mut()[i] = sum.rest.error;
+                parts.max = largest(Lanes::load(simd, &parts.later_max));
+            }
+            f(&sums, start, &mut y);
+        }
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.len
+    }
+
+    #[inline(always)]
+    pub(crate) fn row(&self, i: usize) -> RowSum<T> {
+        let rest = TwoTerm { sum: self.sum.as_ref()[i], error: self.error.as_ref()[i] };
+        RowSum { max: self.max.as_ref()[i], ones: self.ones.as_ref()[i], rest }
+    }
+
+    /// The sums of all terms but so many ones.
+    #[inline(always)]
+    fn total<S: Simd<T>>(&self, simd: S, without: T) -> (Lanes<T, S>, Lanes<T, S>) {
+        let ones = Lanes::load(simd, &self.ones) - Lanes::splat(simd, without);
+        let (sum, error) = ones.two_sum(Lanes::load(simd, &self.sum));
+        (sum, error + Lanes::load(simd, &self.error))
+    }
+
+    /// See [`RowSum::log`].
+    #[inline(always)]
+    pub(crate) fn logs<S: Simd<T>>(&self, simd: S) -> T::Block {
+        let (sum, error) = self.total(simd, T::one());
+        math::ln_1p::ln_1p(sum + error).store()
+    }
+
+    /// What the exponentials of each row are multiplied by to become probabilities: see [`RowSum::weight`].
+    #[inline(always)]
+    pub(crate) fn weights<S: Simd<T>>(&self, simd: S) -> Weights<T> {
+        let ((total, error), one) = (self.total(simd, T::zero()), Lanes::splat(simd, T::one()));
+        let inverse = one / total;
+        let residual = (-inverse).mul_add(total, one) - inverse * error;
+        Weights { weight: inverse.store(), error: (inverse * residual).store() }
+    }
+}
+
+/// A factor for each of a block of rows, in two terms.
+pub(crate) struct Weights<T: Float> {
+    weight: T::Block,
+    error: T::Block,
+}
+
+impl<T: Float> Weights<T> {
+    /// Multiplies row `i`.
+    #[inline(always)]
+    pub(crate) fn apply<S: Simd<T>>(&self, simd: S, i: usize, y: &mut [T]) {
+        let (weight, error) = (Lanes::splat(simd, self.weight.as_ref()[i]), Lanes::splat(simd, self.error.as_ref()[i]));
+        map_groups(
+            simd,
+            y,
+            #[inline(always)]
+            |mut group| {
+                for e in &mut group {
+                    *e = e.mul_add(weight, *e * error);
+                }
+                group
+            },
+        );
     }
 }
 
@@ -291,23 +479,59 @@ pub(crate) fn below_max<T: Float, S: Simd<T>>(x: Lanes<T, S>, max: T) -> (Lanes<
     x.two_sum(x.all(-max))
 }
 
-/// Goes through a row once for the maximum and once for the sum, and writes `exp(x - max)` to `y`, if that is not empty.
+/// [`below_max`] for the entries of a row, in fewer operations.
 ///
-/// The largest entries count as 1 without a subtraction, so `+inf` beside finite entries takes the whole weight. A NaN
-/// is passed over by the maximum and met again in the sum.
-///
-/// A function of its own, which the formulas share; [`row_exp_inline`] is faster where rows are short.
-#[inline(always)]
-pub(crate) fn row_exp<T: Float, S: Simd<T>>(simd: S, x: &[T], y: &mut [T]) -> RowSum<T> {
-    let mut sum = RowSum { max: T::neg_infinity(), rest: TwoTerm::zero(), unique: false };
-    outline(simd, RowExp { x, y, sum: &mut sum });
-    sum
+/// The maximum is a pivot and an offset. The rounding error of `x - pivot` is `x - ((x - pivot) + pivot)`, exactly, if the
+/// pivot is no smaller than `x` or a multiple of its last place (Dekker's sum), or the difference is exact.
+#[derive(Clone, Copy)]
+struct BelowMax<T> {
+    pivot: T,
+    offset: T,
 }
 
-struct RowExp<'a, T> {
+impl<T: Float> BelowMax<T> {
+    fn new(max: T) -> Self {
+        let integer = |n: i32| T::from(n).expect("a small integer");
+        // An entry whose exponential is not 0 lies less than `BIAS` below the maximum. If that is large, the difference is exact
+        // (Sterbenz); if not, the entry is less than `3 BIAS` in size, and what is added to and taken from `grid` comes out as
+        // a multiple of its last place.
+        let grid = integer(6 * (T::BIAS + 1));
+        let pivot = if max.abs() < integer(2 * T::BIAS) { (max + grid) - grid } else { max };
+        Self { pivot, offset: max - pivot }
+    }
+
+    #[inline(always)]
+    fn apply<S: Simd<T>>(self, x: Lanes<T, S>) -> (Lanes<T, S>, Lanes<T, S>) {
+        let pivot = x.all(self.pivot);
+        let difference = x - pivot;
+        (difference, (x - (difference + pivot)) - x.all(self.offset))
+    }
+
+    /// Whether the exponential of a difference may be subnormal or 0.
+    #[inline(always)]
+    fn has_small_exp<S: Simd<T>>(self, [a, b, c, d]: [Lanes<T, S>; GROUP]) -> bool {
+        let least = a.smaller(b).smaller(c.smaller(d));
+        let (difference, _) = self.apply(least);
+        difference.lt(least.all(T::EXP_NORMAL_FROM)).any()
+    }
+}
+
+/// Goes through a row once for the maximum and once for the sum, and writes `exp(x - max)` to `y`, if that is not empty.
+///
+/// A NaN may hide entries from the maximum; it is met again in the sum. `+inf` takes the whole weight.
+///
+/// A function of its own, which the formulas share; [`RowSums::each`] is faster where rows are short.
+#[inline(always)]
+pub(crate) fn row_exp<T: Float, S: Simd<T>>(simd: S, x: &[T], y: &mut [T]) -> RowSum<T> {
+    let mut parts = RowParts::new();
+    outline(simd, RowExp { x, y, parts: &mut parts });
+    parts.sum(simd)
+}
+
+struct RowExp<'a, T: Float> {
     x: &'a [T],
     y: &'a mut [T],
-    sum: &'a mut RowSum<T>,
+    parts: &'a mut RowParts<T>,
 }
 
 impl<T: Float> Kernel for RowExp<'_, T> {
@@ -316,66 +540,178 @@ impl<T: Float> Kernel for RowExp<'_, T> {
 
     #[inline(always)]
     fn run<S: Simd<T>>(self, simd: S) {
-        *self.sum = row_exp_inline(simd, self.x, self.y);
+        let Self { x, y, parts } = self;
+        parts.max = row_max(simd, x);
+        parts.add_exp::<true, S>(simd, x, &[], y);
     }
 }
 
-/// See [`row_exp`].
+/// What a pass over a row leaves, before the lanes are added.
+#[derive(Clone, Copy)]
+struct RowParts<T: Float> {
+    max: T,
+    /// See [`RowSum`].
+    ones: T::Block,
+    rest: [[f64; 8]; 2],
+    /// The largest entries of another row.
+    later_max: T::Block,
+}
+
+impl<T: Float> RowParts<T> {
+    fn new() -> Self {
+        let lowest = T::neg_infinity();
+        Self { max: lowest, ones: T::fill(T::zero()), rest: [[0.0; 8]; 2], later_max: T::fill(lowest) }
+    }
+
+    #[inline(always)]
+    fn sum<S: Simd<T>>(&self, simd: S) -> RowSum<T> {
+        let rest = Extended::<T, S>::load(simd, &self.rest).total().narrow();
+        RowSum { max: self.max, ones: Extended::of(Lanes::load(simd, &self.ones)).total().narrow().sum, rest }
+    }
+
+    /// Goes through a row whose maximum is known, and writes `exp(x - max)` to `y`, if that is not empty. The ones are kept
+    /// apart or not. On the way it finds the largest entries of a row that comes later, for which the processor would have
+    /// nothing else to do than to wait for memory.
+    #[inline(always)]
+    fn add_exp<const APART: bool, S: Simd<T>>(&mut self, simd: S, x: &[T], later: &[T], y: &mut [T]) {
+        let lowest = T::neg_infinity();
+        let max = self.max;
+        if !max.is_finite() {
+            self.add_exp_at_infinity(x, y);
+            self.later_max = T::fill(row_max(simd, later));
+            return;
+        }
+        let below_max = BelowMax::new(max);
+        let (zero, one, max) = (Lanes::zero(simd), Lanes::splat(simd, T::one()), Lanes::splat(simd, max));
+        // Below it an exponential rounds to 0, also where the sum is rounded.
+        let zero_below = Lanes::splat(simd, self.max + T::EXP_ZERO_BELOW);
+        let (mut rest, mut ones, mut later_max) = (Extended::zero(simd), zero, Lanes::splat(simd, lowest));
+        sweep_groups(
+            simd,
+            [x, later],
+            lowest,
+            y,
+            #[inline(always)]
+            |[[a, e], [b, f], [c, g], [d, h]]| {
+                later_max = e.larger(f).larger(g.larger(h)).larger(later_max);
+                let x = [a, b, c, d];
+                let mut results = [zero; GROUP];
+                for (result, x) in results.iter_mut().zip(x) {
+                    *result = x.share(
+                        #[inline(always)]
+                        || {
+                            let (difference, error) = below_max.apply(x);
+                            math::normal_exp(difference, error)
+                        },
+                    );
+                }
+                if below_max.has_small_exp(x) {
+                    let mut others = x;
+                    for (result, x) in results.iter_mut().zip(&mut others) {
+                        let is_zero = x.lt(zero_below);
+                        *result = is_zero.select(zero, *result);
+                        *x = is_zero.select(max, *x);
+                    }
+                    if below_max.has_small_exp(others) {
+                        results = small_exp(simd, below_max, x);
+                    }
+                }
+                let mut terms = results;
+                if APART && a.larger(b).larger(c.larger(d)).eq(max).any() {
+                    for (term, x) in terms.iter_mut().zip(x) {
+                        let is_max = x.eq(max);
+                        ones = ones + is_max.select(one, zero);
+                        *term = is_max.select(zero, *term);
+                    }
+                }
+                let [a, b, c, d] = terms;
+                rest = rest + Extended::of((a + b) + (c + d));
+                results
+            },
+        );
+        self.rest = rest.store();
+        self.ones = ones.store();
+        self.later_max = later_max.store();
+    }
+
+    /// The same where the maximum is infinite: its like count as 1, and all else as 0.
+    #[cold]
+    #[inline(never)]
+    fn add_exp_at_infinity(&mut self, x: &[T], y: &mut [T]) {
+        *self = Self { max: self.max, ..Self::new() };
+        let mut ones = 0;
+        for (i, &x) in x.iter().enumerate() {
+            let is_max = x == self.max;
+            ones += usize::from(is_max);
+            if x.is_nan() {
+                self.rest = [[f64::NAN; 8]; 2];
+            }
+            if let Some(y) = y.get_mut(i) {
+                *y = match x {
+                    x if x.is_nan() => x,
+                    _ if is_max => T::one(),
+                    _ => T::zero(),
+                };
+            }
+        }
+        self.ones.as_mut()[0] = T::from(ones).unwrap_or_else(T::max_value);
+    }
+}
+
+/// The largest entry of a row, if none is NaN.
 #[inline(always)]
-pub(crate) fn row_exp_inline<T: Float, S: Simd<T>>(simd: S, x: &[T], y: &mut [T]) -> RowSum<T> {
-    let lowest = T::neg_infinity();
-    let mut chains = [Lanes::splat(simd, lowest); GROUP];
+fn row_max<T: Float, S: Simd<T>>(simd: S, x: &[T]) -> T {
+    let mut max = Lanes::splat(simd, T::neg_infinity());
     each_group(
         simd,
         [x],
-        lowest,
+        T::neg_infinity(),
         #[inline(always)]
-        |group| {
-            for (chain, [x]) in chains.iter_mut().zip(group) {
-                *chain = x.larger(*chain);
-            }
-        },
+        |[[a], [b], [c], [d]]| max = a.larger(b).larger(c.larger(d)).larger(max),
     );
-    let [a, b, c, d] = chains;
-    let max = a.larger(b).larger(c.larger(d)).fold(
+    largest(max)
+}
+
+/// The largest of the lanes.
+#[inline(always)]
+fn largest<T: Float, S: Simd<T>>(x: Lanes<T, S>) -> T {
+    x.fold(
         #[inline(always)]
         |a, b| if a < b { b } else { a },
-    );
+    )
+}
 
-    let (zero, one, unit) = (Lanes::zero(simd), Lanes::splat(simd, T::one()), Lanes::splat(simd, T::from_bits(1)));
-    let mut rest = Accumulator::new(simd);
-    let mut count = zero;
-    sweep_groups(
-        simd,
-        x,
-        lowest,
-        y,
-        #[inline(always)]
-        |x| {
-            let mut results = [zero; GROUP];
-            for (result, x) in results.iter_mut().zip(x) {
-                let (difference, error) = below_max(x, max);
-                *result = math::exp_of_difference(difference, error);
-            }
-            let mut terms = results;
-            let is_max = x.map(|x| x.eq(x.all(max)));
-            let [a, b, c, d] = is_max;
-            if (a | b | c | d).any() {
-                for ((term, result), is_max) in terms.iter_mut().zip(&mut results).zip(is_max) {
-                    count = count.int_add(is_max.select(unit, zero));
-                    *term = is_max.select(zero, *result);
-                    *result = is_max.select(one, *result);
-                }
-            }
-            let [a, b, c, d] = terms;
-            rest.add((a + b) + (c + d));
-            results
-        },
-    );
-    let count = count.store().as_ref().iter().map(|&lane| lane.to_bits()).sum::<u64>();
-    let ones = T::from(count.saturating_sub(1)).unwrap_or_else(T::max_value);
-    let rest = rest.total().join(TwoTerm { sum: ones, error: T::zero() });
-    RowSum { max, rest, unique: count == 1 }
+/// The exponentials of the differences, some of which may be subnormal.
+#[inline(always)]
+fn small_exp<T: Float, S: Simd<T>>(simd: S, below_max: BelowMax<T>, x: [Lanes<T, S>; GROUP]) -> [Lanes<T, S>; GROUP] {
+    let mut blocks = [T::fill(T::zero()); GROUP];
+    for (block, x) in blocks.iter_mut().zip(x) {
+        *block = x.store();
+    }
+    outline_rare(simd, SmallExp { below_max, blocks: &mut blocks });
+    let mut results = x;
+    for (result, block) in results.iter_mut().zip(&blocks) {
+        *result = Lanes::load(simd, block);
+    }
+    results
+}
+
+struct SmallExp<'a, T: Float> {
+    below_max: BelowMax<T>,
+    blocks: &'a mut [T::Block; GROUP],
+}
+
+impl<T: Float> Kernel for SmallExp<'_, T> {
+    type Elem = T;
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd<T>>(self, simd: S) {
+        for block in self.blocks {
+            let (difference, error) = self.below_max.apply(Lanes::load(simd, block));
+            *block = math::exp_of_difference(difference, error).store();
+        }
+    }
 }
 
 /// Turns `exp(x - max)` in `y` into `factor * softmax(x)`.

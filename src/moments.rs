@@ -22,15 +22,51 @@ use crate::sweep::{each_group, load_tail};
 
 /// Lanes of `T` with more digits: of `f32` the lower and the upper half in `f64`, of `f64` two terms.
 #[derive(Clone, Copy)]
-struct Extended<T: Float, S: Simd<T>>([Lanes<f64, S::Wide>; 2]);
+pub(crate) struct Extended<T: Float, S: Simd<T>>([Lanes<f64, S::Wide>; 2]);
 
 impl<T: Float, S: Simd<T>> Extended<T, S> {
     /// Whether the lanes are two terms.
     const TERMS: bool = T::LANES == 8;
 
     #[inline(always)]
-    fn zero(simd: S) -> Self {
+    pub(crate) fn zero(simd: S) -> Self {
         Self([Lanes::zero(simd.wide()); 2])
+    }
+
+    #[inline(always)]
+    pub(crate) fn of(x: Lanes<T, S>) -> Self {
+        Self(x.widen())
+    }
+
+    /// The lanes of a block.
+    #[inline(always)]
+    pub(crate) fn of_block(simd: S, block: &T::Block) -> Self {
+        let [a, b] = simd.load_wide(block);
+        Self([Lanes::new(simd.wide(), a), Lanes::new(simd.wide(), b)])
+    }
+
+    /// `self + a b`, of lanes of `T` that are widened.
+    #[inline(always)]
+    pub(crate) fn add_product(self, a: Self, b: Self) -> Self {
+        let ([sum, high], [a, a_high], [b, b_high]) = (self.0, a.0, b.0);
+        if Self::TERMS {
+            let (product, error) = a.two_mul(b);
+            self + Self([product, error])
+        } else {
+            Self([a.mul_add_exact(b, sum), a_high.mul_add_exact(b_high, high)])
+        }
+    }
+
+    #[inline(always)]
+    pub(crate) fn load(simd: S, blocks: &[[f64; 8]; 2]) -> Self {
+        let [a, b] = blocks;
+        Self([Lanes::load(simd.wide(), a), Lanes::load(simd.wide(), b)])
+    }
+
+    #[inline(always)]
+    pub(crate) fn store(self) -> [[f64; 8]; 2] {
+        let [a, b] = self.0;
+        [a.store(), b.store()]
     }
 
     /// `x - shift`, exactly but for one rounding in `f64`.
@@ -58,7 +94,7 @@ impl<T: Float, S: Simd<T>> Extended<T, S> {
 
     /// The sum over the lanes.
     #[inline(always)]
-    fn total(self) -> TwoTerm<f64> {
+    pub(crate) fn total(self) -> TwoTerm<f64> {
         let [a, b] = self.0;
         if Self::TERMS {
             total(a.store(), b.store())

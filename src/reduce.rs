@@ -44,6 +44,17 @@ impl<T: Float> TwoTerm<T> {
     }
 }
 
+impl TwoTerm<f64> {
+    /// The sum in two terms of another type.
+    #[inline(always)]
+    pub(crate) fn narrow<T: Float>(self) -> TwoTerm<T> {
+        let number = |x: f64| T::from(x).unwrap_or_else(T::nan);
+        let sum = number(self.sum);
+        let rest = self.sum - sum.to_f64().unwrap_or(f64::NAN);
+        TwoTerm { sum, error: number(rest + self.error) }
+    }
+}
+
 impl<T: Float> Join for TwoTerm<T> {
     /// Adds the sums, keeping the rounding error (Knuth).
     #[inline(always)]

@@ -20,9 +20,12 @@ pub(crate) fn each_row<T: Float, const N: usize>(
     let scratch = |contiguous: bool, cols: usize| vec![T::zero(); if contiguous { 0 } else { cols }];
     let mut input_rows: [Vec<T>; N] = inputs.map(|x| scratch(x.row(0).is_some() || x.rows() == 0, x.cols()));
     let mut output_row = scratch(output.as_ref().row(0).is_some() || output.rows() == 0, output.cols());
+    let are_copies = input_rows.iter().any(|row| !row.is_empty());
     for i in 0..output.rows() {
-        for (x, copy) in inputs.iter().zip(&mut input_rows) {
-            x.zip_row(i, copy, |copy, x| *copy = x);
+        if are_copies {
+            for (x, copy) in inputs.iter().zip(&mut input_rows) {
+                x.zip_row(i, copy, |copy, x| *copy = x);
+            }
         }
         let mut x: [&[T]; N] = [&[]; N];
         for (k, x) in x.iter_mut().enumerate() {

@@ -73,6 +73,11 @@ pub trait Simd<T: Float>: Copy + Debug + Send + Sync {
     fn wide(self) -> Self::Wide;
     /// The lanes in `f64`, exactly: the lower half and the upper half; of `f64` the block itself and a block of zeros.
     fn widen(self, x: Self::Vector) -> [<Self::Wide as Simd<f64>>::Vector; 2];
+    /// The lanes of a block in `f64`, as [`widen`](Self::widen) gives them.
+    #[inline(always)]
+    fn load_wide(self, x: &T::Block) -> [<Self::Wide as Simd<f64>>::Vector; 2] {
+        self.widen(self.load(x))
+    }
 
     /// `a + b`, rounded to nearest even.
     fn add(self, a: Self::Vector, b: Self::Vector) -> Self::Vector;
@@ -86,6 +91,11 @@ pub trait Simd<T: Float>: Copy + Debug + Send + Sync {
     fn sqrt(self, a: Self::Vector) -> Self::Vector;
     /// `a * b + c`, rounded once to nearest even.
     fn mul_add(self, a: Self::Vector, b: Self::Vector, c: Self::Vector) -> Self::Vector;
+    /// `a * b + c`, rounded to nearest even, of factors whose product is exact.
+    #[inline(always)]
+    fn mul_add_exact(self, a: Self::Vector, b: Self::Vector, c: Self::Vector) -> Self::Vector {
+        self.mul_add(a, b, c)
+    }
 
     /// `a < b`; false where either is NaN.
     fn lt(self, a: Self::Vector, b: Self::Vector) -> Self::Mask;
@@ -115,6 +125,11 @@ pub trait Simd<T: Float>: Copy + Debug + Send + Sync {
     #[inline(always)]
     fn larger(self, a: Self::Vector, b: Self::Vector) -> Self::Vector {
         self.select(self.lt(b, a), a, b)
+    }
+    /// `a` where `a < b`, else `b`: the smaller, or `b` where either is NaN.
+    #[inline(always)]
+    fn smaller(self, a: Self::Vector, b: Self::Vector) -> Self::Vector {
+        self.select(self.lt(a, b), a, b)
     }
 
     /// `a & b` of the bits.

@@ -65,6 +65,20 @@ impl<'a, T: Float, const G: usize> Groups<'a, T, G> {
         }
     }
 
+    /// How many groups there are, with what is left over.
+    #[inline(always)]
+    fn len(&self) -> usize {
+        self.whole.len() + usize::from(!self.left_over.is_empty())
+    }
+
+    #[inline(always)]
+    fn group<'s>(&self, i: usize, rest: &'s Rest<T, G>) -> &'s [T::Block]
+    where
+        'a: 's,
+    {
+        self.whole.get(i).or(rest.as_ref()).map_or(&[], |group| group.as_slice())
+    }
+
     #[inline(always)]
     fn part<'s>(self, part: usize, rest: &'s Rest<T, G>) -> &'s [[T::Block; G]]
     where
@@ -94,9 +108,11 @@ impl<'a, T: Float, const G: usize> GroupsMut<'a, T, G> {
     }
 }
 
-// Functions of their own: in the functions that sweep they would take the registers, and the compiler's time.
+// Functions of their own: in the functions that sweep they would take the registers, and the compiler's time. Cold, so that
+// registers are saved where they are called and not in the loops beside them.
 
 /// See [`Groups::copy_rest`].
+#[cold]
 #[inline(never)]
 fn copy_rest<T: Float>(left_over: &[T], missing: Missing<T>, rest: &mut [T::Block]) {
     rest.fill(T::fill(match missing {
@@ -111,6 +127,7 @@ fn copy_rest<T: Float>(left_over: &[T], missing: Missing<T>, rest: &mut [T::Bloc
 }
 
 /// See [`GroupsMut::finish`].
+#[cold]
 #[inline(never)]
 fn copy_back<T: Float>(rest: &[T::Block], left_over: &mut [T]) {
     let (blocks, tail) = T::blocks_mut(left_over);
@@ -230,8 +247,34 @@ pub(crate) fn each_block<T: Float, S: Simd<T>>(simd: S, x: &[T], fill: T, mut f:
 /// Blocks that [`each_group`] hands out together.
 pub(crate) const GROUP: usize = 4;
 
-/// Calls `f` with each group of blocks of slices of one length; what is missing in the last group is `fill`, and a tail
-/// is its last block.
+/// Calls `f` with each group of blocks of slices of one length, where they lie; what is missing in the last group is `fill`.
+#[inline(always)]
+pub(crate) fn each_group_in_place<T: Float, const N: usize>(
+    inputs: [&[T]; N],
+    fill: T,
+    mut f: impl FnMut([&[T::Block; GROUP]; N]),
+) {
+    let x = Groups::<T, GROUP>::new_each(inputs);
+    let mut rests = [None; N];
+    for (x, rest) in x.iter().zip(&mut rests) {
+        x.copy_rest(Missing::Is(fill), rest);
+    }
+    for i in 0..x[0].len() {
+        let groups = core::array::from_fn(
+            #[inline(always)]
+            |k| x[k].whole.get(i).or(rests[k].as_ref()),
+        );
+        if groups.iter().all(Option::is_some) {
+            f(groups.map(
+                #[inline(always)]
+                |group| group.expect("there is one"),
+            ));
+        }
+    }
+}
+
+/// Calls `f` with each group of blocks of the first slice, and those of others as long or empty; what is missing is `fill`,
+/// and a tail is the last block of its group.
 #[inline(always)]
 pub(crate) fn each_group<T: Float, S: Simd<T>, const N: usize>(
     simd: S,
@@ -244,52 +287,70 @@ pub(crate) fn each_group<T: Float, S: Simd<T>, const N: usize>(
     for (x, rest) in x.iter().zip(&mut rests) {
         x.copy_rest(Missing::Is(fill), rest);
     }
-    for part in PARTS {
-        let x = parts(&x, part, &rests);
-        for i in 0..x[0].len() {
-            let mut group = [[Lanes::zero(simd); N]; GROUP];
-            for (x, k) in x.iter().zip(0..) {
-                for (lanes, block) in group.iter_mut().zip(&x[i]) {
-                    lanes[k] = Lanes::load(simd, block);
-                }
+    for i in 0..x[0].len() {
+        let mut group = [[Lanes::splat(simd, fill); N]; GROUP];
+        for ((x, rest), k) in x.iter().zip(&rests).zip(0..) {
+            for (lanes, block) in group.iter_mut().zip(x.group(i, rest)) {
+                lanes[k] = Lanes::load(simd, block);
             }
-            f(group);
         }
+        f(group);
     }
 }
 
 /// Replaces the elements of `output` by `f(input)` or, if it is empty, calls `f` alone, group by group as
 /// [`each_group`].
 #[inline(always)]
-pub(crate) fn sweep_groups<T: Float, S: Simd<T>>(
+pub(crate) fn sweep_groups<T: Float, S: Simd<T>, const N: usize>(
     simd: S,
-    input: &[T],
+    inputs: [&[T]; N],
     fill: T,
     output: &mut [T],
-    mut f: impl FnMut([Lanes<T, S>; GROUP]) -> [Lanes<T, S>; GROUP],
+    mut f: impl FnMut([[Lanes<T, S>; N]; GROUP]) -> [Lanes<T, S>; GROUP],
 ) {
-    let (x, mut y) = (Groups::<T, GROUP>::new(input), GroupsMut::<T, GROUP>::new(output));
-    let (mut x_rest, mut y_rest) = (None, None);
-    x.copy_rest(Missing::Is(fill), &mut x_rest);
+    let mut y = GroupsMut::<T, GROUP>::new(output);
+    let (mut i, mut y_rest) = (0, None);
     if !y.left_over.is_empty() {
         y_rest = Some([T::fill(fill); GROUP]);
     }
-    for part in PARTS {
-        let y = y.part(part, &mut y_rest);
-        for (i, x) in x.part(part, &x_rest).iter().enumerate() {
-            let mut group = [Lanes::zero(simd); GROUP];
-            for (lanes, block) in group.iter_mut().zip(x) {
-                *lanes = Lanes::load(simd, block);
-            }
-            let result = f(group);
-            if let Some(y) = y.get_mut(i) {
+    each_group(
+        simd,
+        inputs,
+        fill,
+        #[inline(always)]
+        |x| {
+            let result = f(x);
+            if let Some(y) = y.whole.get_mut(i).or(y_rest.as_mut()) {
                 for (block, result) in y.iter_mut().zip(result) {
                     *block = result.store();
                 }
             }
+            i += 1;
+        },
+    );
+    y.finish(&y_rest);
+}
+
+/// Replaces the elements of a slice by `f` of them, group by group as [`each_group`].
+#[inline(always)]
+pub(crate) fn map_groups<T: Float, S: Simd<T>>(
+    simd: S,
+    y: &mut [T],
+    mut f: impl FnMut([Lanes<T, S>; GROUP]) -> [Lanes<T, S>; GROUP],
+) {
+    let mut y = GroupsMut::<T, GROUP>::new(y);
+    let mut rest = None;
+    Groups { whole: &*y.whole, left_over: &*y.left_over }.copy_rest(Missing::First, &mut rest);
+    for group in y.whole.iter_mut().chain(&mut rest) {
+        let mut lanes = [Lanes::zero(simd); GROUP];
+        for (lanes, block) in lanes.iter_mut().zip(&*group) {
+            *lanes = Lanes::load(simd, block);
+        }
+        for (block, result) in group.iter_mut().zip(f(lanes)) {
+            *block = result.store();
         }
     }
-    y.finish(&y_rest);
+    y.finish(&rest);
 }
 
 /// A tail, shorter than a block, with `fill` in the lanes past its end.

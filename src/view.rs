@@ -289,6 +289,28 @@ impl<'a, T> MatRef<'a, T> {
         }
     }
 
+    /// A matrix of one row.
+    pub(crate) fn of_row(data: &'a [T]) -> Self {
+        Self { data, layout: Layout::row_major(1, data.len()) }
+    }
+
+    /// Whether the elements of each row are neighbours in memory, and one row lies behind the other.
+    pub(crate) fn has_rows_in_order(self) -> bool {
+        let Layout { rows, cols, row_stride, col_stride } = self.layout;
+        (col_stride == 1 || cols <= 1) && (row_stride >= cols || rows <= 1)
+    }
+
+    /// Those of the rows, which lie in order, that there are.
+    #[inline(always)]
+    pub(crate) fn rows_in(self, rows: Range<usize>) -> impl Iterator<Item = &'a [T]> {
+        let Layout { cols, row_stride, .. } = self.layout;
+        let lines = self.data.get(rows.start * row_stride..).unwrap_or(&[]).chunks(row_stride.max(cols).max(1));
+        lines.take(rows.len().min(self.layout.rows.saturating_sub(rows.start))).map(
+            #[inline(always)]
+            move |line| &line[..cols],
+        )
+    }
+
     /// The rows before `at`.
     pub(crate) fn rows_before(self, at: usize) -> Self {
         Self { layout: self.layout.split(at).0, ..self }
@@ -600,6 +622,18 @@ impl<'a, T> MatMut<'a, T> {
 
     pub(crate) fn shape(&self) -> Shape {
         self.as_ref().shape()
+    }
+
+    /// A matrix of one row.
+    pub(crate) fn of_row(data: &'a mut [T]) -> Self {
+        let layout = Layout::row_major(1, data.len());
+        Self { data, layout }
+    }
+
+    /// Some of the rows.
+    pub(crate) fn rows_of(&mut self, rows: Range<usize>) -> MatMut<'_, T> {
+        let (_, start, below) = self.layout.split(rows.start);
+        MatMut { data: &mut self.data[start..], layout: Layout { rows: rows.len(), ..below } }
     }
 
     /// Writes a row.

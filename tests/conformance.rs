@@ -79,14 +79,25 @@ fn every_operation<T: Float, S: Simd<T>>(simd: S, case: &Case<T>, i: usize) {
     exact("shr", simd.shr(a, n), &|a, _, _| a >> n);
     let table = case[1].first_chunk().expect("a table");
     exact("lookup", simd.lookup(table, a), &|a, _, _| table[(a & 7) as usize].to_bits());
-    for (half, got) in simd.widen(a).into_iter().enumerate() {
+    for (half, got) in simd.widen(a).into_iter().chain(simd.load_wide(block(&case[0]))).enumerate() {
         for (lane, got) in simd.wide().store(got).into_iter().enumerate() {
-            let want = case[0].get(8 * half + lane).map_or(0.0, |x| x.to_f64().expect("every number fits"));
+            let want = case[0].get(8 * (half % 2) + lane).map_or(0.0, |x| x.to_f64().expect("every number fits"));
             assert!(same_bits(got, want) || got.is_nan() && want.is_nan(), "{} widen {case:?}", type_name::<S>());
+        }
+    }
+    if T::LANES == 16 {
+        // Products of numbers of f32 are exact in f64.
+        let (wide, half) = (simd.wide(), |x| simd.widen(x)[0]);
+        let got = wide.store(wide.mul_add_exact(half(a), half(b), half(c)));
+        for (lane, got) in got.into_iter().enumerate() {
+            let [a, b, c] = case.each_ref().map(|x| x[lane].to_f64().expect("every number fits"));
+            let want = a * b + c;
+            assert!(same_bits(got, want) || got.is_nan() && want.is_nan(), "{} exact {case:?}", type_name::<S>());
         }
     }
     compare::<T, S>("splat", case, simd.store(simd.splat(case[0][0])), |_, _, _| case[0][0], same_bits);
     compare::<T, S>("larger", case, simd.store(simd.larger(a, b)), |a, b, _| if b < a { a } else { b }, same_bits);
+    compare::<T, S>("smaller", case, simd.store(simd.smaller(a, b)), |a, b, _| if a < b { a } else { b }, same_bits);
     compare::<T, S>("select", case, simd.store(simd.select(lt, b, c)), |a, b, c| if a < b { b } else { c }, same_bits);
 }
 

@@ -9,7 +9,9 @@ use crate::finite::{Index, Operand, Origin, diagnose, overflow_or_invalid};
 use crate::float::Float;
 use crate::kernel::{Join, Kernel, launch};
 use crate::lanes::Lanes;
-use crate::logits::{LogitFormula, LogitRows, Logits, RowSum, apply_to_logits, distance, row_exp, row_normalize};
+use crate::logits::{
+    LogitRowFormula, LogitRows, Logits, RowSum, Singly, apply_to_logits, distance, row_exp, row_normalize,
+};
 use crate::reduce::TwoTerm;
 use crate::rows::RowsSeen;
 use crate::scaled::{WideSum, power};
@@ -286,7 +288,7 @@ impl<'a, T: Float> Batch<'a, T> {
     /// The losses of the rows from `first` on, and their gradients in the place of their logits; whether all is finite.
     pub(super) fn run_in_place(&self, first: usize, losses: &mut [T], output: MatMut<'_, T>) -> Result<bool> {
         let logits = Logits { mask: self.mask, ..Logits::plain(None) };
-        Ok(launch(LogitRows { formula: self.row, logits, first, values: losses, output })?.finite)
+        Ok(launch(LogitRows { formula: Singly(self.row), logits, first, values: losses, output })?.finite)
     }
 
     /// The loss, from those of all rows.
@@ -333,7 +335,7 @@ impl<'a, T: Float> Job<'a, T> {
     fn run(&self, g: T, mut dlogits: Option<MatMut<'_, T>>) -> Result<Loss<T>> {
         let mut losses = vec![T::zero(); self.logits.rows()];
         let (row, logits) = (CrossEntropyRow::new(self.options, self.targets, self.count, g), self.read());
-        let finite = apply_to_logits(row, logits, &mut losses, dlogits.as_mut().map(MatMut::reborrow))?.finite;
+        let finite = apply_to_logits(Singly(row), logits, &mut losses, dlogits.as_mut().map(MatMut::reborrow))?.finite;
         let value = self.reduce(&losses, row.divisor)?;
         if !(finite && value.is_finite() && g.is_finite()) {
             diagnose(self.operation, [Operand::scalar("g", g)], [], overflow_or_invalid)?;
@@ -485,7 +487,7 @@ pub struct CrossEntropyRow<'a, T> {
     factor: T,
 }
 
-impl<T: Float> LogitFormula<T> for CrossEntropyRow<'_, T> {
+impl<T: Float> LogitRowFormula<T> for CrossEntropyRow<'_, T> {
     const WORK: usize = 6;
 
     #[inline(always)]
@@ -598,7 +600,7 @@ fn row_gradient<T: Float, S: Simd<T>>(
         return dx.fill(T::zero());
     }
     row_normalize(simd, x, row, target + slope, dx);
-    dx[class] = if slope == T::zero() && row.unique && x[class] == row.max && row.is_plain() {
+    dx[class] = if slope == T::zero() && row.is_max_unique() && x[class] == row.max && row.is_plain() {
         // 1 - p would cancel: the probability of all the others is at hand.
         dx[class] = T::zero();
         -Sum { x: dx }.run(simd).value()

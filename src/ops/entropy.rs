@@ -6,7 +6,7 @@ use crate::error::{Result, check_len, check_shape};
 use crate::finite::{Operand, Watch, diagnose, overflow_or_invalid};
 use crate::float::Float;
 use crate::lanes::Lanes;
-use crate::logits::{LogitFormula, Logits, apply_to_logits, distance, row_exp, row_normalize};
+use crate::logits::{LogitRowFormula, Logits, Singly, apply_to_logits, distance, row_exp, row_normalize};
 use crate::rows::RowsSeen;
 use crate::simd::Simd;
 use crate::sweep::sweep;
@@ -36,7 +36,7 @@ pub fn softmax_entropy<T: Float>(x: MatRef<'_, T>, h: &mut [T]) -> Result<()> {
     const NAME: &str = "softmax_entropy";
     check_len(NAME, "h", h.len(), x.rows(), "the number of rows of x")?;
     let logits = Logits::plain(Some(x));
-    if apply_to_logits(EntropyRow, logits, h, None)?.finite {
+    if apply_to_logits(Singly(EntropyRow), logits, h, None)?.finite {
         return Ok(());
     }
     diagnose(NAME, logits.operands("x"), [Operand::slice("h", h)], overflow_or_invalid)
@@ -65,7 +65,7 @@ pub fn softmax_entropy_backward<T: Float>(x: MatRef<'_, T>, dh: &[T], mut dx: Ma
     check_len(NAME, "dh", dh.len(), x.rows(), "the number of rows of x")?;
     check_shape(NAME, "dx", dx.shape(), x.shape(), "the shape of x")?;
     let logits = Logits::plain(Some(x));
-    if apply_to_logits(EntropyBackwardRow { dh }, logits, &mut [], Some(dx.reborrow()))?.finite {
+    if apply_to_logits(Singly(EntropyBackwardRow { dh }), logits, &mut [], Some(dx.reborrow()))?.finite {
         return Ok(());
     }
     let inputs = logits.operands("x").chain([logits.upstream("dh", dh)]);
@@ -76,7 +76,7 @@ pub fn softmax_entropy_backward<T: Float>(x: MatRef<'_, T>, dh: &[T], mut dx: Ma
 #[derive(Clone, Copy, Debug)]
 pub struct EntropyRow;
 
-impl<T: Float> LogitFormula<T> for EntropyRow {
+impl<T: Float> LogitRowFormula<T> for EntropyRow {
     const WORK: usize = 8;
 
     #[inline(always)]
@@ -94,7 +94,7 @@ impl<T: Float> LogitFormula<T> for EntropyRow {
         *h = if row.is_empty() {
             T::zero()
         } else {
-            row.log(simd) + distance(simd, exponentials, x, row.max) / row.total()
+            row.log(simd) + distance(simd, exponentials, x, row.max) / row.total().value()
         };
         RowsSeen::finite(row.is_empty() || row.is_plain() && h.is_finite())
     }
@@ -106,7 +106,7 @@ pub struct EntropyBackwardRow<'a, T> {
     dh: &'a [T],
 }
 
-impl<T: Float> LogitFormula<T> for EntropyBackwardRow<'_, T> {
+impl<T: Float> LogitRowFormula<T> for EntropyBackwardRow<'_, T> {
     const WORK: usize = 8;
 
     #[inline(always)]
@@ -116,7 +116,7 @@ impl<T: Float> LogitFormula<T> for EntropyBackwardRow<'_, T> {
             dx.fill(T::zero());
             return RowsSeen::finite(true);
         }
-        let distance = Lanes::splat(simd, distance(simd, dx, x, row.max) / row.total());
+        let distance = Lanes::splat(simd, distance(simd, dx, x, row.max) / row.total().value());
         row_normalize(simd, x, row, T::one(), dx);
         let (dh, max) = (Lanes::splat(simd, self.dh[i]), Lanes::splat(simd, row.max));
         let mut watch = Watch::new(simd);

@@ -8,7 +8,7 @@ use crate::finite::{Index, Operand, Watch, diagnose, overflow_or_invalid};
 use crate::float::Float;
 use crate::kernel::Join;
 use crate::lanes::Lanes;
-use crate::logits::{LogitFormula, Logits, apply_to_logits, row_exp, row_normalize};
+use crate::logits::{LogitFormula, LogitRowFormula, Logits, RowSums, Singly, apply_to_logits, row_exp, row_normalize};
 use crate::math;
 use crate::reduce::{TwoTerm, sum_terms};
 use crate::rows::RowsSeen;
@@ -129,7 +129,7 @@ fn backward<T: Float>(
     check_len(operation, "dy", dy.len(), x.rows(), "the number of rows of x")?;
     check_shape(operation, "dx", dx.shape(), x.shape(), "the shape of x")?;
     let formula = LogSumExpBackwardRow { dy, scale: logits.scale };
-    if apply_to_logits(formula, logits, &mut [], Some(dx.reborrow()))?.finite {
+    if apply_to_logits(Singly(formula), logits, &mut [], Some(dx.reborrow()))?.finite {
         return Ok(());
     }
     let inputs = logits.operands("x").chain([logits.upstream("dy", dy)]);
@@ -164,7 +164,7 @@ pub fn logsumexp_weighted<T: Float>(x: MatRef<'_, T>, b: MatRef<'_, T>, y: &mut 
     check_len(NAME, "y", y.len(), x.rows(), "the number of rows of x")?;
     check_len(NAME, "sign", sign.len(), x.rows(), "the number of rows of x")?;
     let signs = MatMut::new(sign, x.rows(), 1)?;
-    if apply_to_logits(WeightedRow { b }, Logits::plain(Some(x)), y, Some(signs))?.finite {
+    if apply_to_logits(Singly(WeightedRow { b }), Logits::plain(Some(x)), y, Some(signs))?.finite {
         return Ok(());
     }
     let outputs = [Operand::slice("y", y).overlook(|_, y| y == T::neg_infinity())];
@@ -198,7 +198,7 @@ pub fn logsumexp_weighted_backward<T: Float>(
     check_len(NAME, "dy", dy.len(), x.rows(), "the number of rows of x")?;
     check_shape(NAME, "dx", dx.shape(), x.shape(), "the shape of x")?;
     let formula = WeightedBackwardRow { b, dy };
-    if apply_to_logits(formula, Logits::plain(Some(x)), &mut [], Some(dx.reborrow()))?.finite {
+    if apply_to_logits(Singly(formula), Logits::plain(Some(x)), &mut [], Some(dx.reborrow()))?.finite {
         return Ok(());
     }
     let inputs = weighted_operands(x, b).into_iter().chain([Operand::slice("dy", dy)]);
@@ -222,10 +222,31 @@ impl<T: Float> LogitFormula<T> for LogSumExpRow {
     const WORK: usize = 6;
 
     #[inline(always)]
-    fn apply<S: Simd<T>>(self, simd: S, _: usize, x: &[T], _: &mut [T], value: &mut T, _: &mut Vec<T>) -> RowsSeen {
-        let row = row_exp(simd, x, &mut []);
-        *value = row.max + row.log(simd);
-        RowsSeen::finite(value.is_finite() || row.is_empty())
+    fn apply<S: Simd<T>>(
+        self,
+        simd: S,
+        _: usize,
+        x: MatRef<'_, T>,
+        y: MatMut<'_, T>,
+        values: &mut [T],
+        _: &mut Vec<T>,
+    ) -> RowsSeen {
+        let mut seen = RowsSeen::finite(true);
+        RowSums::each::<true, S>(
+            simd,
+            x,
+            y,
+            #[inline(always)]
+            |sums, first, _| {
+                let logs = sums.logs(simd);
+                for (i, value) in values[first..].iter_mut().enumerate().take(sums.len()) {
+                    let sum = sums.row(i);
+                    *value = sum.max + logs.as_ref()[i];
+                    seen.finite &= value.is_finite() || sum.is_empty();
+                }
+            },
+        );
+        seen
     }
 }
 
@@ -236,7 +257,7 @@ pub struct LogSumExpBackwardRow<'a, T> {
     scale: T,
 }
 
-impl<T: Float> LogitFormula<T> for LogSumExpBackwardRow<'_, T> {
+impl<T: Float> LogitRowFormula<T> for LogSumExpBackwardRow<'_, T> {
     const WORK: usize = 6;
 
     #[inline(always)]
@@ -296,7 +317,7 @@ pub struct WeightedRow<'a, T> {
     b: MatRef<'a, T>,
 }
 
-impl<T: Float> LogitFormula<T> for WeightedRow<'_, T> {
+impl<T: Float> LogitRowFormula<T> for WeightedRow<'_, T> {
     const WORK: usize = 10;
 
     #[inline(always)]
@@ -336,7 +357,7 @@ pub struct WeightedBackwardRow<'a, T> {
     dy: &'a [T],
 }
 
-impl<T: Float> LogitFormula<T> for WeightedBackwardRow<'_, T> {
+impl<T: Float> LogitRowFormula<T> for WeightedBackwardRow<'_, T> {
     const WORK: usize = 10;
 
     #[inline(always)]

@@ -8,7 +8,7 @@ use crate::finite::{Operand, diagnose, overflow_or_invalid};
 use crate::float::Float;
 use crate::kernel::{Join, Kernel, launch};
 use crate::lanes::Lanes;
-use crate::logits::{LogitFormula, Logits, apply_to_logits, below_max, row_exp};
+use crate::logits::{LogitRowFormula, Logits, Singly, apply_to_logits, below_max, row_exp};
 use crate::math;
 use crate::reduce::TwoTerm;
 use crate::rows::RowsSeen;
@@ -216,7 +216,7 @@ fn block_sums<T: Float>(x: &[T], block: usize) -> Result<Vec<Partial<T>>> {
     }
     let (blocks, mut sums) = (x.len() / block, vec![T::zero(); 3 * (x.len() / block)]);
     let logits = Logits::plain(Some(MatRef::new(x, blocks, block)?));
-    apply_to_logits(BlockSumRow, logits, &mut [], Some(MatMut::new(&mut sums, blocks, 3)?))?;
+    apply_to_logits(Singly(BlockSumRow), logits, &mut [], Some(MatMut::new(&mut sums, blocks, 3)?))?;
     Ok(sums.as_chunks().0.iter().map(|&[max, sum, error]| Partial { max, sum, error }).collect())
 }
 
@@ -224,14 +224,13 @@ fn block_sums<T: Float>(x: &[T], block: usize) -> Result<Vec<Partial<T>>> {
 #[derive(Clone, Copy, Debug)]
 pub struct BlockSumRow;
 
-impl<T: Float> LogitFormula<T> for BlockSumRow {
+impl<T: Float> LogitRowFormula<T> for BlockSumRow {
     const WORK: usize = 6;
 
     #[inline(always)]
     fn apply<S: Simd<T>>(self, simd: S, _: usize, x: &[T], y: &mut [T], _: &mut T, _: &mut Vec<T>) -> RowsSeen {
         let row = row_exp(simd, x, &mut []);
-        let one = TwoTerm { sum: if row.is_empty() { T::zero() } else { T::one() }, error: T::zero() };
-        let total = if row.is_empty() { one } else { one.join(row.rest) };
+        let total = if row.is_empty() { TwoTerm::zero() } else { row.total() };
         y.copy_from_slice(&[row.max, total.sum, total.error]);
         RowsSeen::finite(true)
     }

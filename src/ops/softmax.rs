@@ -6,15 +6,15 @@ use core::ops::Range;
 use crate::error::{Error, Result, Shape, check_shape};
 use crate::finite::{Index, Operand, Watch, diagnose, overflow_or_invalid};
 use crate::float::Float;
-use crate::kernel::Runs;
+use crate::kernel::{Kernel, Runs, outline};
 use crate::lanes::Lanes;
-use crate::logits::{LogitFormula, LogitRows, Logits, apply_to_logits, row_exp_inline, row_normalize_inline};
+use crate::logits::{LogitFormula, LogitRows, Logits, RowSums, apply_to_logits, row_pair};
 use crate::math;
-use crate::reduce::sum_terms;
+use crate::moments::Extended;
 use crate::rows::{RowFormula, RowsSeen, Rowwise, apply};
 use crate::scaled::power;
 use crate::simd::Simd;
-use crate::sweep::sweep;
+use crate::sweep::{GROUP, each_group, each_group_in_place, sweep, sweep_groups};
 use crate::view::{MatMut, MatRef};
 
 /// What softmax gives for a row whose every entry is `-inf`.
@@ -389,17 +389,40 @@ impl<T: Float> LogitFormula<T> for SoftmaxRow {
     const WORK: usize = 4;
 
     #[inline(always)]
-    fn apply<S: Simd<T>>(self, simd: S, _: usize, x: &[T], y: &mut [T], _: &mut T, _: &mut Vec<T>) -> RowsSeen {
-        let row = row_exp_inline(simd, x, y);
-        if row.is_empty() {
-            y.fill(match self.empty {
-                EmptyRow::Zeros => T::zero(),
-                EmptyRow::Uniform => T::one() / T::from(x.len()).unwrap_or_else(T::max_value),
-            });
-            return RowsSeen { finite: true, empty: 1 };
-        }
-        row_normalize_inline(simd, x, row, T::one(), y);
-        RowsSeen::finite(row.is_plain())
+    fn apply<S: Simd<T>>(
+        self,
+        simd: S,
+        _: usize,
+        x: MatRef<'_, T>,
+        y: MatMut<'_, T>,
+        _: &mut [T],
+        _: &mut Vec<T>,
+    ) -> RowsSeen {
+        let mut seen = RowsSeen::finite(true);
+        RowSums::each::<false, S>(
+            simd,
+            x,
+            y,
+            #[inline(always)]
+            |sums, first, y| {
+                let weights = sums.weights(simd);
+                for i in 0..sums.len() {
+                    let (_, y) = row_pair(x, y, first + i);
+                    let sum = sums.row(i);
+                    if sum.is_empty() {
+                        y.fill(match self.empty {
+                            EmptyRow::Zeros => T::zero(),
+                            EmptyRow::Uniform => T::one() / T::from(x.cols()).unwrap_or_else(T::max_value),
+                        });
+                        seen.empty += 1;
+                    } else {
+                        weights.apply(simd, i, y);
+                        seen.finite &= sum.is_plain();
+                    }
+                }
+            },
+        );
+        seen
     }
 }
 
@@ -414,30 +437,104 @@ impl<T: Float> RowFormula<T, 2> for SoftmaxBackwardRow<T> {
 
     #[inline(always)]
     fn apply<S: Simd<T>>(self, simd: S, [p, dp]: [&[T]; 2], dx: &mut [T]) -> RowsSeen {
-        // The difference dp - sum may overflow though p times it does not: then once more, scaled.
-        let mut finite = false;
-        for shift in [0, 2] {
-            finite = finite || softmax_gradient(simd, self.scale, p, dp, dx, power(-shift));
-        }
-        RowsSeen::finite(finite)
+        let is_done = self.scale == T::one() && softmax_gradient(simd, p, dp, dx);
+        RowsSeen::finite(is_done || outline(simd, SoftmaxGradient { scale: self.scale, p, dp, dx }))
     }
 }
 
-/// One row of the gradient of softmax, with `dp` taken times a power of two on the way.
+/// One row of the gradient of softmax, `p (dp - sum(p dp))`; whether it is finite. If not, an entry of probability 0 may
+/// have been read.
 #[inline(always)]
-fn softmax_gradient<T: Float, S: Simd<T>>(simd: S, factor: T, p: &[T], dp: &[T], dx: &mut [T], power: T) -> bool {
-    let (zero, scale, unscale) = (Lanes::zero(simd), Lanes::splat(simd, power), Lanes::splat(simd, T::one() / power));
-    let factor = Lanes::splat(simd, factor);
-    let sum = sum_terms(
-        simd,
+fn softmax_gradient<T: Float, S: Simd<T>>(simd: S, p: &[T], dp: &[T], dx: &mut [T]) -> bool {
+    let mut chains = [Extended::zero(simd); 2];
+    each_group_in_place(
         [p, dp],
+        T::zero(),
         #[inline(always)]
         |[p, dp]| {
-            let possible = p.eq(zero).select(zero, dp);
-            p.two_mul(possible * scale)
+            for (i, (p, dp)) in p.iter().zip(dp).enumerate() {
+                let chain = &mut chains[i % 2];
+                *chain = chain.add_product(Extended::of_block(simd, p), Extended::of_block(simd, dp));
+            }
         },
     );
-    let sum = Lanes::splat(simd, sum.value());
+    let (zero, sum) = (Lanes::zero(simd), Lanes::splat(simd, total(chains)));
+    let mut watch = Watch::new(simd);
+    sweep_groups(
+        simd,
+        [p, dp],
+        T::zero(),
+        dx,
+        #[inline(always)]
+        |group| {
+            let mut results = [zero; GROUP];
+            for (result, [p, dp]) in results.iter_mut().zip(group) {
+                *result = p * (dp - sum) + zero; // no -0
+                watch.see(*result);
+            }
+            results
+        },
+    );
+    watch.all_finite()
+}
+
+/// The sum of all lanes, rounded.
+#[inline(always)]
+fn total<T: Float, S: Simd<T>>([a, b]: [Extended<T, S>; 2]) -> T {
+    T::from((a + b).total().value()).unwrap_or_else(T::nan)
+}
+
+/// The same with a factor, where nothing is read that does not count.
+struct SoftmaxGradient<'a, T> {
+    scale: T,
+    p: &'a [T],
+    dp: &'a [T],
+    dx: &'a mut [T],
+}
+
+impl<T: Float> Kernel for SoftmaxGradient<'_, T> {
+    type Elem = T;
+    type Output = bool;
+
+    #[inline(always)]
+    fn run<S: Simd<T>>(self, simd: S) -> bool {
+        let Self { scale, p, dp, dx } = self;
+        // The difference dp - sum may overflow though p times it does not: then once more, scaled.
+        let mut finite = false;
+        for shift in [0, 2] {
+            finite = finite || scaled_softmax_gradient(simd, scale, p, dp, dx, power(-shift));
+        }
+        finite
+    }
+}
+
+/// `factor p (dp - sum(p dp))` with `dp` taken times a power of two on the way.
+#[inline(always)]
+fn scaled_softmax_gradient<T: Float, S: Simd<T>>(
+    simd: S,
+    factor: T,
+    p: &[T],
+    dp: &[T],
+    dx: &mut [T],
+    power: T,
+) -> bool {
+    let (zero, scale, unscale) = (Lanes::zero(simd), Lanes::splat(simd, power), Lanes::splat(simd, T::one() / power));
+    let factor = Lanes::splat(simd, factor);
+    let mut chains = [Extended::zero(simd); 2];
+    each_group(
+        simd,
+        [p, dp],
+        T::zero(),
+        #[inline(always)]
+        |group| {
+            for (i, [p, dp]) in group.into_iter().enumerate() {
+                let possible = p.eq(zero).select(zero, dp);
+                let chain = &mut chains[i % 2];
+                *chain = chain.add_product(Extended::of(p), Extended::of(possible * scale));
+            }
+        },
+    );
+    let sum = Lanes::splat(simd, total(chains));
     let mut watch = Watch::new(simd);
     sweep(
         simd,
@@ -446,7 +543,7 @@ fn softmax_gradient<T: Float, S: Simd<T>>(simd: S, factor: T, p: &[T], dp: &[T],
         #[inline(always)]
         |[p, dp], [_]| {
             let product = p * (dp * scale - sum) * unscale * factor;
-            let result = p.eq(zero).select(zero, product);
+            let result = p.eq(zero).select(zero, product + zero); // no -0
             watch.see(result);
             [result]
         },
@@ -462,28 +559,70 @@ impl<T: Float> LogitFormula<T> for LogSoftmaxRow {
     const WORK: usize = 4;
 
     #[inline(always)]
-    fn apply<S: Simd<T>>(self, simd: S, _: usize, x: &[T], y: &mut [T], _: &mut T, _: &mut Vec<T>) -> RowsSeen {
-        let row = row_exp_inline(simd, x, &mut []);
-        if row.is_empty() {
-            y.fill(T::neg_infinity());
-            return RowsSeen { finite: true, empty: 1 };
-        }
-        let (zero, lowest) = (Lanes::zero(simd), Lanes::splat(simd, T::neg_infinity()));
-        let (max, log) = (Lanes::splat(simd, row.max), Lanes::splat(simd, row.log(simd)));
-        let mut watch = Watch::new(simd);
-        sweep(
+    fn apply<S: Simd<T>>(
+        self,
+        simd: S,
+        _: usize,
+        x: MatRef<'_, T>,
+        y: MatMut<'_, T>,
+        _: &mut [T],
+        _: &mut Vec<T>,
+    ) -> RowsSeen {
+        let mut seen = RowsSeen::finite(true);
+        RowSums::each::<true, S>(
             simd,
-            [x],
-            [y],
+            x,
+            y,
             #[inline(always)]
-            |[x], [_]| {
-                let result = x.eq(max).select(zero, x - max) - log;
-                watch.see(x.eq(lowest).select(zero, result));
-                [result]
+            |sums, first, y| {
+                let logs = sums.logs(simd);
+                for i in 0..sums.len() {
+                    let (x, y) = row_pair(x, y, first + i);
+                    let (sum, log) = (sums.row(i), logs.as_ref()[i]);
+                    if sum.is_empty() {
+                        y.fill(T::neg_infinity());
+                        seen.empty += 1;
+                    } else if sum.max.abs() < T::max_value() * T::epsilon() / T::from(8).expect("a small integer") {
+                        subtract(simd, x, [sum.max, log], y);
+                        seen.finite &= sum.is_plain();
+                    } else {
+                        seen.finite &= subtract_far(x, [sum.max, log], y) && sum.is_plain();
+                    }
+                }
             },
         );
-        RowsSeen::finite(row.is_plain() && watch.all_finite())
+        seen
     }
+}
+
+/// Writes `(x - max) - log`. It is finite where `x` is, if the maximum is too small to change the largest number.
+#[inline(always)]
+fn subtract<T: Float, S: Simd<T>>(simd: S, x: &[T], subtrahends: [T; 2], y: &mut [T]) {
+    let [max, log] = [Lanes::splat(simd, subtrahends[0]), Lanes::splat(simd, subtrahends[1])];
+    sweep_groups(
+        simd,
+        [x],
+        T::zero(),
+        y,
+        #[inline(always)]
+        |[[a], [b], [c], [d]]| {
+            let mut results = [a, b, c, d];
+            for x in &mut results {
+                *x = (*x - max) - log;
+            }
+            results
+        },
+    );
+}
+
+/// The same of any maximum; whether it is finite where `x` is above `-inf`.
+#[cold]
+#[inline(never)]
+fn subtract_far<T: Float>(x: &[T], [max, log]: [T; 2], y: &mut [T]) -> bool {
+    for (y, &x) in y.iter_mut().zip(x) {
+        *y = if x == max { -log } else { (x - max) - log };
+    }
+    x.iter().zip(y).all(|(&x, y)| y.is_finite() || x == T::neg_infinity())
 }
 
 /// `scale (dy - exp(y) sum(dy))`.
@@ -497,18 +636,89 @@ impl<T: Float> RowFormula<T, 2> for LogSoftmaxBackwardRow<T> {
 
     #[inline(always)]
     fn apply<S: Simd<T>>(self, simd: S, [y, dy]: [&[T]; 2], dx: &mut [T]) -> RowsSeen {
-        // The sum of dy may overflow though its product with a small exp(y) does not: then once more, scaled.
-        let mut finite = false;
-        for shift in [0, 64] {
-            finite = finite || log_softmax_gradient(simd, self.scale, y, dy, dx, shift);
-        }
-        RowsSeen::finite(finite)
+        let is_done = self.scale == T::one() && log_softmax_gradient(simd, y, dy, dx);
+        RowsSeen::finite(is_done || outline(simd, LogSoftmaxGradient { scale: self.scale, y, dy, dx }))
     }
 }
 
-/// One row of the gradient of log-softmax, with the sum of `dy` taken times `2^-shift`; whether it is finite.
+/// One row of the gradient of log-softmax, `dy - exp(y) sum(dy)`, if it is finite and each `exp(y)` a normal number.
 #[inline(always)]
-fn log_softmax_gradient<T: Float, S: Simd<T>>(simd: S, factor: T, y: &[T], dy: &[T], dx: &mut [T], shift: i32) -> bool {
+fn log_softmax_gradient<T: Float, S: Simd<T>>(simd: S, y: &[T], dy: &[T], dx: &mut [T]) -> bool {
+    let zero = Lanes::zero(simd);
+    let (mut chains, mut extremes) = ([Extended::zero(simd); 2], [zero; 2]);
+    each_group_in_place(
+        [y, dy],
+        T::zero(),
+        #[inline(always)]
+        |[y, dy]| {
+            for (i, (y, dy)) in y.iter().zip(dy).enumerate() {
+                let (y, [least, largest]) = (Lanes::load(simd, y), extremes);
+                extremes = [y.smaller(least), y.larger(largest)];
+                chains[i % 2] = chains[i % 2] + Extended::of_block(simd, dy);
+            }
+        },
+    );
+    let [least, largest] = extremes;
+    if !(math::has_normal_exp(least) & math::has_normal_exp(largest)).all() {
+        return false;
+    }
+    let sum = Lanes::splat(simd, total(chains));
+    let mut watch = Watch::new(simd);
+    sweep_groups(
+        simd,
+        [y, dy],
+        T::zero(),
+        dx,
+        #[inline(always)]
+        |group| {
+            let mut results = [zero; GROUP];
+            for (result, [y, dy]) in results.iter_mut().zip(group) {
+                *result = y.share(
+                    #[inline(always)]
+                    || sum.mul_add(-math::normal_exp(y, zero), dy),
+                );
+                watch.see(*result);
+            }
+            results
+        },
+    );
+    watch.all_finite()
+}
+
+/// The same with a factor, of any row.
+struct LogSoftmaxGradient<'a, T> {
+    scale: T,
+    y: &'a [T],
+    dy: &'a [T],
+    dx: &'a mut [T],
+}
+
+impl<T: Float> Kernel for LogSoftmaxGradient<'_, T> {
+    type Elem = T;
+    type Output = bool;
+
+    #[inline(always)]
+    fn run<S: Simd<T>>(self, simd: S) -> bool {
+        let Self { scale, y, dy, dx } = self;
+        // The sum of dy may overflow though its product with a small exp(y) does not: then once more, scaled.
+        let mut finite = false;
+        for shift in [0, 64] {
+            finite = finite || scaled_log_softmax_gradient(simd, scale, y, dy, dx, shift);
+        }
+        finite
+    }
+}
+
+/// `factor (dy - exp(y) sum(dy))`, with the sum taken times `2^-shift`; whether it is finite.
+#[inline(always)]
+fn scaled_log_softmax_gradient<T: Float, S: Simd<T>>(
+    simd: S,
+    factor: T,
+    y: &[T],
+    dy: &[T],
+    dx: &mut [T],
+    shift: i32,
+) -> bool {
     let factor = Lanes::splat(simd, factor);
     let (zero, lowest) = (Lanes::zero(simd), Lanes::splat(simd, T::neg_infinity()));
     let (is_retry, scale) = (shift != 0, Lanes::splat(simd, power(-shift)));
@@ -516,13 +726,19 @@ fn log_softmax_gradient<T: Float, S: Simd<T>>(simd: S, factor: T, y: &[T], dy: &
         (Lanes::splat(simd, power(1)), Lanes::splat(simd, power(2)), Lanes::splat(simd, power(-2)));
     let largest = Lanes::splat(simd, T::max_value());
     let shift = Lanes::splat(simd, T::from(shift).unwrap_or_else(T::zero));
-    let sum = sum_terms(
+    let mut chains = [Extended::zero(simd); 2];
+    each_group(
         simd,
         [y, dy],
+        T::zero(),
         #[inline(always)]
-        |[y, dy]| (y.eq(lowest).select(zero, dy * scale), zero),
+        |group| {
+            for (i, [y, dy]) in group.into_iter().enumerate() {
+                chains[i % 2] = chains[i % 2] + Extended::of(y.eq(lowest).select(zero, dy * scale));
+            }
+        },
     );
-    let sum = Lanes::splat(simd, sum.value());
+    let sum = Lanes::splat(simd, total(chains));
     let mut watch = Watch::new(simd);
     sweep(
         simd,

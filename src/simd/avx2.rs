@@ -113,6 +113,22 @@ impl Simd<f32> for Avx2 {
             },
         )
     }
+    /// From memory, a conversion needs no shuffle.
+    #[inline(always)]
+    fn load_wide(self, x: &[f32; 16]) -> [[f64x4; 2]; 2] {
+        let (quarters, _) = x.as_chunks::<4>();
+        both(
+            [[quarters[0], quarters[1]], [quarters[2], quarters[3]]],
+            #[inline(always)]
+            |quarters| {
+                both(
+                    quarters,
+                    #[inline(always)]
+                    |quarter| self.0.convert_f32x4_to_f64x4(cast(quarter)),
+                )
+            },
+        )
+    }
 
     #[inline(always)]
     fn add(self, a: [f32x8; 2], b: [f32x8; 2]) -> [f32x8; 2] {
@@ -198,6 +214,10 @@ impl Simd<f32> for Avx2 {
     #[inline(always)]
     fn larger(self, a: [f32x8; 2], b: [f32x8; 2]) -> [f32x8; 2] {
         [self.0.max_f32x8(a[0], b[0]), self.0.max_f32x8(a[1], b[1])]
+    }
+    #[inline(always)]
+    fn smaller(self, a: [f32x8; 2], b: [f32x8; 2]) -> [f32x8; 2] {
+        [self.0.min_f32x8(a[0], b[0]), self.0.min_f32x8(a[1], b[1])]
     }
     #[inline(always)]
     fn mask_and(self, a: [m32x8; 2], b: [m32x8; 2]) -> [m32x8; 2] {
@@ -455,6 +475,10 @@ impl Simd<f64> for Avx2 {
     #[inline(always)]
     fn larger(self, a: [f64x4; 2], b: [f64x4; 2]) -> [f64x4; 2] {
         [self.0.max_f64x4(a[0], b[0]), self.0.max_f64x4(a[1], b[1])]
+    }
+    #[inline(always)]
+    fn smaller(self, a: [f64x4; 2], b: [f64x4; 2]) -> [f64x4; 2] {
+        [self.0.min_f64x4(a[0], b[0]), self.0.min_f64x4(a[1], b[1])]
     }
     #[inline(always)]
     fn mask_and(self, a: [m64x4; 2], b: [m64x4; 2]) -> [m64x4; 2] {

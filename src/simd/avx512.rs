@@ -82,6 +82,12 @@ impl Simd<f32> for Avx512 {
         let [low, high]: [f32x8; 2] = cast(x);
         [self.0.convert_f32x8_to_f64x8(low), self.0.convert_f32x8_to_f64x8(high)]
     }
+    /// From memory, a conversion needs no shuffle.
+    #[inline(always)]
+    fn load_wide(self, x: &[f32; 16]) -> [f64x8; 2] {
+        let (halves, _) = x.as_chunks::<8>();
+        [self.0.convert_f32x8_to_f64x8(cast(halves[0])), self.0.convert_f32x8_to_f64x8(cast(halves[1]))]
+    }
 
     #[inline(always)]
     fn add(self, a: f32x16, b: f32x16) -> f32x16 {
@@ -128,6 +134,10 @@ impl Simd<f32> for Avx512 {
     #[inline(always)]
     fn larger(self, a: f32x16, b: f32x16) -> f32x16 {
         self.0.max_f32x16(a, b)
+    }
+    #[inline(always)]
+    fn smaller(self, a: f32x16, b: f32x16) -> f32x16 {
+        self.0.min_f32x16(a, b)
     }
     #[inline(always)]
     fn mask_and(self, a: b16, b: b16) -> b16 {
@@ -303,6 +313,10 @@ impl Simd<f64> for Avx512 {
     #[inline(always)]
     fn larger(self, a: f64x8, b: f64x8) -> f64x8 {
         self.0.max_f64x8(a, b)
+    }
+    #[inline(always)]
+    fn smaller(self, a: f64x8, b: f64x8) -> f64x8 {
+        self.0.min_f64x8(a, b)
     }
     #[inline(always)]
     fn mask_and(self, a: b8, b: b8) -> b8 {

@@ -238,6 +238,10 @@ impl Simd<f64> for Baseline {
     fn mul_add(self, a: f64x8, b: f64x8, c: f64x8) -> f64x8 {
         if FUSED { a.mul_add(b, c) } else { f64x8::new(block_fma_f64(a.as_array(), b.as_array(), c.as_array())) }
     }
+    #[inline(always)]
+    fn mul_add_exact(self, a: f64x8, b: f64x8, c: f64x8) -> f64x8 {
+        a * b + c
+    }
 
     #[inline(always)]
     fn lt(self, a: f64x8, b: f64x8) -> f64x8 {
