@@ -624,8 +624,11 @@ impl<T: Float> RowParts<T> {
                         *term = is_max.select(zero, *term);
                     }
                 }
-                let [a, b, c, d] = terms;
-                rest = rest + Extended::of((a + b) + (c + d));
+                let [a, b, c, d] = terms.map(
+                    #[inline(always)]
+                    |term| Extended::of(term),
+                );
+                rest = rest + ((a + b) + (c + d));
                 results
             },
         );

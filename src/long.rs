@@ -98,10 +98,21 @@ impl Long {
         difference.high > 0.0
     }
 
-    /// The number times `2^shift`, rounded to `T`; what is subnormal is rounded twice.
+    /// The number times `2^shift`, rounded to `T`.
     pub(crate) fn round<T: Float>(self, shift: i32) -> T {
-        let value = ldexp(self.high + self.low, self.exponent + shift);
-        T::from(value).unwrap_or_else(T::nan)
+        let exponent = self.exponent + shift;
+        let value = ldexp(self.high + self.low, exponent);
+        T::from(value + self.second_rounding(value, exponent)).unwrap_or_else(T::nan)
+    }
+
+    /// What the number times `2^exponent` lacks if it has become a `value` that is subnormal, and so was rounded twice.
+    fn second_rounding(self, value: f64, exponent: i32) -> f64 {
+        if value.is_normal() || !value.is_finite() {
+            return 0.0;
+        }
+        let missing = (self.high - ldexp(value, -exponent)) + self.low;
+        let places = ldexp(missing, exponent + 1074);
+        if places.abs() > 0.5 { f64::from_bits(1).copysign(places) } else { 0.0 }
     }
 
     /// The number times `2^shift` in two terms of `T`.

@@ -5,7 +5,8 @@ use nanproof::{
     AdamW, BatchMut, BatchRef, Class, CrossEntropy, Error, Index, MatMut, MatRef, Origin, Reduction, Safe, TensorStats,
     binary_cross_entropy, binary_cross_entropy_backward, clip_unitwise, cross_entropy_backward, cross_entropy_in_place,
     cross_entropy_with_gradient, dot_backward, elu, kl_divergence, kl_divergence_backward, l2_norm_backward, lp_norm,
-    lp_norm_backward, matmul_backward, safe_div_backward, safe_pow_backward, sum_backward, xlogy_backward,
+    lp_norm_backward, matmul_backward, mean_rows, safe_div_backward, safe_pow_backward, softmax, sum_backward,
+    xlogy_backward,
 };
 
 /// The gradients multiply by transposes; a report speaks of the operands as they were passed in.
@@ -217,5 +218,78 @@ fn an_upstream_gradient_that_is_not_finite_is_reported_where_nothing_uses_it() -
             assert_eq!((report.operand, report.class, report.origin), ("g", class, Origin::PassedIn), "{which}");
         }
     }
+    Ok(())
+}
+
+/// The sum of the exponentials was rounded so often that all probabilities of a row were too small.
+#[test]
+fn softmax_of_a_row_with_many_terms_that_count() -> nanproof::Result<()> {
+    let x = [
+        3.459_461_569_787_116_7,
+        28.993_334_101_626_495,
+        19.378_478_417_588_51,
+        17.513_884_941_987_353,
+        -22.186_445_359_839_627,
+        -10.324_704_618_679_04,
+        14.301_220_714_465_195,
+        0.648_374_874_423_758_3,
+        10.528_725_018_724_575,
+        24.447_685_534_489_51,
+        0.651_529_031_687_305_7,
+        9.079_689_417_938_416,
+        -28.081_292_944_690_563,
+        -8.852_543_247_772_637,
+        -14.698_602_079_629_406,
+        24.423_150_006_943_06,
+        -23.483_203_465_594_286,
+        -21.974_417_010_638_525,
+        16.669_865_213_567_988,
+        -20.336_660_549_439_266,
+        4.599_156_714_983_037,
+        7.057_144_983_421_065,
+        -0.928_067_885_362_102_7,
+        -13.893_652_652_949_46,
+        -14.367_187_254_754_032,
+        19.059_837_189_276_262,
+        6.139_275_400_848_07,
+        -27.504_838_537_176_756,
+        -22.301_664_607_658_63,
+        11.904_250_924_483_172,
+        17.016_128_843_819_91,
+        23.527_220_353_098_14,
+        12.816_956_921_517_04,
+        4.062_191_085_853_925,
+        -14.317_462_578_236_924,
+        -28.984_793_914_819_15,
+        -12.347_945_983_640_313,
+        -13.207_505_076_103_452,
+        9.010_884_730_361_113,
+        -3.981_398_714_671_187,
+        5.083_030_765_225_027,
+        -2.841_620_745_484_781,
+    ];
+    let mut y = [0.0; 42];
+    softmax(MatRef::new(&x, 1, 42)?, MatMut::new(&mut y, 1, 42)?)?;
+    let errors = y.iter().zip(reference::softmax(&x)).map(|(&y, want)| ulp_error(y, want)).collect::<Vec<_>>();
+    assert!(errors.iter().all(|&error| error <= 2.0), "{errors:?}");
+    Ok(())
+}
+
+/// A mean that is subnormal was rounded to the digits of a normal number first.
+#[test]
+fn a_subnormal_mean_is_rounded_once() -> nanproof::Result<()> {
+    let x = [
+        -3.057305805941e-309,
+        -8.817303615502148e-308,
+        3.8597846250779827e-308,
+        -3.442806073918591e-308,
+        -8.8413133887427e-309,
+        1.155044575222503e-309,
+        -5.152058817623675e-308,
+    ];
+    let mut y = [0.0_f64];
+    mean_rows(MatRef::new(&x, 1, 7)?, &mut y)?;
+    let error = ulp_error(y[0], reference::mean(&x));
+    assert!(error <= 0.5, "{error}");
     Ok(())
 }
