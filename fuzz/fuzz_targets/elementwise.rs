@@ -305,8 +305,11 @@ fn is_odd<T: Float>(y: T) -> bool {
     y.is_finite() && (y % num(2.0)).abs() == T::one()
 }
 
-/// The special values are those of the C library.
+/// The special values are those of the C library, but that no NaN is a signal.
 fn power<T: Float>(x: T, y: T) -> Want<T> {
+    if y.is_zero() || x == T::one() {
+        return Exactly(T::one());
+    }
     if x.is_zero() || !x.is_finite() || !y.is_finite() {
         return Exactly(x.powf(y));
     }
