@@ -2,7 +2,7 @@
 //! lie in memory, against all rows of A. What would not pay to pack is read once, in long pieces; the sums wait in the
 //! cache for the next lines.
 
-use super::micro::{Sums, tile};
+use super::micro::{Sums, no_sums, tile};
 use super::pack::pack_panels;
 use super::{Banded, Gemm, Slab, each_band, left_part, store_all};
 use crate::finite::Watch;
@@ -83,7 +83,7 @@ impl<T: Float, const BLOCKS: usize> Banded for Piece<'_, T, BLOCKS> {
         let left = left_part::<T, ROWS>(a, true, left);
         for col in (0..slab.b.cols()).step_by(BLOCKS * T::LANES) {
             let sums = &mut sums[row * *step + col..];
-            let mut tile_sums: Sums<T, S, ROWS, BLOCKS> = [[Lanes::zero(simd); BLOCKS]; ROWS];
+            let mut tile_sums: Sums<T, S, ROWS, BLOCKS> = no_sums(simd);
             for i in 0..ROWS {
                 if let Some(sums) = T::blocks(&sums[i * *step..]).0.first_chunk::<BLOCKS>() {
                     for j in 0..BLOCKS {
