@@ -386,12 +386,12 @@ impl<T: Float> RowSums<T> {
             if APART {
                 rows.for_each(
                     #[inline(always)]
-                    |((parts, x), later)| parts.add_exp::<APART, S>(simd, x, later, &mut []),
+                    |((parts, x), later)| parts.add_exp::<APART, true, S>(simd, x, later, &mut []),
                 );
             } else {
                 rows.zip(y.rows_mut(start..end)).for_each(
                     #[inline(always)]
-                    |(((parts, x), later), y)| parts.add_exp::<APART, S>(simd, x, later, y),
+                    |(((parts, x), later), y)| parts.add_exp::<APART, true, S>(simd, x, later, y),
                 );
             }
             sums.len = parts.len();
@@ -542,7 +542,7 @@ impl<T: Float> Kernel for RowExp<'_, T> {
     fn run<S: Simd<T>>(self, simd: S) {
         let Self { x, y, parts } = self;
         parts.max = row_max(simd, x);
-        parts.add_exp::<true, S>(simd, x, &[], y);
+        parts.add_exp::<true, false, S>(simd, x, &[], y);
     }
 }
 
@@ -573,7 +573,13 @@ impl<T: Float> RowParts<T> {
     /// apart or not. On the way it finds the largest entries of a row that comes later, for which the processor would have
     /// nothing else to do than to wait for memory.
     #[inline(always)]
-    fn add_exp<const APART: bool, S: Simd<T>>(&mut self, simd: S, x: &[T], later: &[T], y: &mut [T]) {
+    fn add_exp<const APART: bool, const LATER: bool, S: Simd<T>>(
+        &mut self,
+        simd: S,
+        x: &[T],
+        later: &[T],
+        y: &mut [T],
+    ) {
         let lowest = T::neg_infinity();
         let max = self.max;
         if !max.is_finite() {
@@ -586,15 +592,13 @@ impl<T: Float> RowParts<T> {
         // Below it an exponential rounds to 0, also where the sum is rounded.
         let zero_below = Lanes::splat(simd, self.max + T::EXP_ZERO_BELOW);
         let (mut rest, mut ones, mut later_max) = (Extended::zero(simd), zero, Lanes::splat(simd, lowest));
-        sweep_groups(
+        sweep_beside::<T, S, LATER>(
             simd,
             [x, later],
-            lowest,
+            &mut later_max,
             y,
             #[inline(always)]
-            |[[a, e], [b, f], [c, g], [d, h]]| {
-                later_max = e.larger(f).larger(g.larger(h)).larger(later_max);
-                let x = [a, b, c, d];
+            |x: [Lanes<T, S>; GROUP]| {
                 let mut results = [zero; GROUP];
                 for (result, x) in results.iter_mut().zip(x) {
                     *result = x.share(
@@ -617,7 +621,7 @@ impl<T: Float> RowParts<T> {
                     }
                 }
                 let mut terms = results;
-                if APART && a.larger(b).larger(c.larger(d)).eq(max).any() {
+                if APART && x[0].larger(x[1]).larger(x[2].larger(x[3])).eq(max).any() {
                     for (term, x) in terms.iter_mut().zip(x) {
                         let is_max = x.eq(max);
                         ones = ones + is_max.select(one, zero);
@@ -659,6 +663,39 @@ impl<T: Float> RowParts<T> {
         }
         self.ones.as_mut()[0] = T::from(ones).unwrap_or_else(T::max_value);
     }
+}
+
+/// Replaces the elements of `y`, if it is not empty, by `f` of those of `x`, while it finds the largest of those of `later`.
+#[inline(always)]
+fn sweep_beside<T: Float, S: Simd<T>, const LATER: bool>(
+    simd: S,
+    [x, later]: [&[T]; 2],
+    later_max: &mut Lanes<T, S>,
+    y: &mut [T],
+    mut f: impl FnMut([Lanes<T, S>; GROUP]) -> [Lanes<T, S>; GROUP],
+) {
+    let lowest = T::neg_infinity();
+    if !LATER {
+        return sweep_groups(
+            simd,
+            [x],
+            lowest,
+            y,
+            #[inline(always)]
+            |[[a], [b], [c], [d]]| f([a, b, c, d]),
+        );
+    }
+    sweep_groups(
+        simd,
+        [x, later],
+        lowest,
+        y,
+        #[inline(always)]
+        |[[a, p], [b, q], [c, r], [d, s]]| {
+            *later_max = p.larger(q).larger(r.larger(s)).larger(*later_max);
+            f([a, b, c, d])
+        },
+    );
 }
 
 /// The largest entry of a row, if none is NaN.
