@@ -157,13 +157,7 @@ impl<'a, T: Float> Gemm<'a, T> {
         right: &mut [T],
     ) -> bool {
         let b = self.b.window(place.lines.clone(), place.cols.clone());
-        let (cols, width) = (b.cols(), BLOCKS * T::LANES);
-        let packed_from = if in_place { cols / width * width } else { 0 };
-        if packed_from < cols {
-            pack_panels::<T, S, BLOCKS>(simd, b.window(0..b.rows(), packed_from..cols), right);
-        }
-        let slab = Slab { b, packed: right, packed_from };
-        let rows = self.c.rows();
+        let (slab, rows) = (Slab::new::<S, BLOCKS>(simd, b, in_place, right), self.c.rows());
         each_band::<_, S, ROWS, MID, LOW>(simd, rows, &mut Pass::<T, BLOCKS> { gemm: self, left, slab, place })
     }
 
@@ -266,6 +260,17 @@ struct Slab<'a, T> {
 }
 
 impl<'a, T: Float> Slab<'a, T> {
+    /// Packs what tiles of this width cannot read where it is, or all.
+    #[inline(always)]
+    fn new<S: Simd<T>, const BLOCKS: usize>(simd: S, b: MatRef<'a, T>, in_place: bool, packed: &'a mut [T]) -> Self {
+        let (cols, width) = (b.cols(), BLOCKS * T::LANES);
+        let packed_from = if in_place { cols / width * width } else { 0 };
+        if packed_from < cols {
+            pack_panels::<T, S, BLOCKS>(simd, b.window(0..b.rows(), packed_from..cols), packed);
+        }
+        Self { b, packed, packed_from }
+    }
+
     /// The panel at a column of the slab.
     #[inline(always)]
     fn panel<const BLOCKS: usize>(self, col: usize) -> Right<'a, T, BLOCKS> {
@@ -362,7 +367,22 @@ impl<T: Float, const BLOCKS: usize> Banded for Pass<'_, '_, T, BLOCKS> {
             let at = place.cols.start + col..place.cols.end.min(place.cols.start + col + width);
             match &mut gemm.c {
                 Target::Matrix(c) if rows.len() == ROWS && at.len() == width && store.is_plain() => {
-                    store_whole(sums, c.lines_mut(rows.start, at.start), &mut watch);
+                    let (lines, stride) = c.lines_mut(rows.start, at.start);
+                    store_whole(
+                        sums,
+                        &mut watch,
+                        #[inline(always)]
+                        |i, blocks| write_blocks(lines.get_mut(i * stride..), blocks),
+                    );
+                }
+                Target::Rows(c) if rows.len() == ROWS && at.len() == width && store.is_plain() => {
+                    let c = &mut c[rows.clone()];
+                    store_whole(
+                        sums,
+                        &mut watch,
+                        #[inline(always)]
+                        |i, blocks| write_blocks(c[i].get_mut(at.start..), blocks),
+                    );
                 }
                 c => {
                     let sums = &mut in_memory(sums);
@@ -387,21 +407,27 @@ fn in_memory<T: Float, S: Simd<T>, const ROWS: usize, const BLOCKS: usize>(
     blocks
 }
 
-/// Writes the sums of a tile to whole blocks of lines so far from each other.
+/// Hands out the sums of a tile row by row.
 #[inline(always)]
 fn store_whole<T: Float, S: Simd<T>, const ROWS: usize, const BLOCKS: usize>(
     sums: Sums<T, S, ROWS, BLOCKS>,
-    (lines, stride): (&mut [T], usize),
     watch: &mut Watch<T, S>,
+    mut write: impl FnMut(usize, [T::Block; BLOCKS]),
 ) {
     // Short loops, so that the sums stay in registers.
     for (i, sums) in sums.iter().enumerate() {
-        if let Some(c) = lines.get_mut(i * stride..).and_then(|line| T::blocks_mut(line).0.first_chunk_mut()) {
-            *c = store_all(*sums);
-        }
+        write(i, store_all(*sums));
     }
     for sum in sums.as_flattened() {
         watch.see(*sum);
+    }
+}
+
+/// Writes blocks to the beginning of a line, if there is one.
+#[inline(always)]
+fn write_blocks<T: Float, const BLOCKS: usize>(line: Option<&mut [T]>, blocks: [T::Block; BLOCKS]) {
+    if let Some(c) = line.and_then(|line| T::blocks_mut(line).0.first_chunk_mut()) {
+        *c = blocks;
     }
 }
 

@@ -3,7 +3,6 @@
 //! cache for the next lines.
 
 use super::micro::{Sums, no_sums, tile};
-use super::pack::pack_panels;
 use super::{Banded, Gemm, Slab, each_band, left_part, store_all};
 use crate::finite::Watch;
 use crate::float::Float;
@@ -43,11 +42,7 @@ pub(super) fn multiply<
             for line in (start..end).step_by(LINES) {
                 let lines = line..end.min(line + LINES);
                 let b = gemm.b.window(lines.clone(), cols.clone());
-                let packed_from = b.cols() / width * width;
-                if packed_from < b.cols() {
-                    pack_panels::<T, S, BLOCKS>(simd, b.window(0..b.rows(), packed_from..b.cols()), tail);
-                }
-                let (a, slab) = (gemm.a.window(0..m, lines), Slab { b, packed: tail, packed_from });
+                let (a, slab) = (gemm.a.window(0..m, lines), Slab::new::<S, BLOCKS>(simd, b, true, tail));
                 each_band::<_, S, ROWS, MID, LOW>(simd, m, &mut Piece::<T, BLOCKS> { a, left, slab, sums, step });
             }
             let store = gemm.store(start);
