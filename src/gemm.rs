@@ -214,7 +214,8 @@ impl<T: Float> Tiled<T> for Gemm<'_, T> {
         // Columns at the end that fit half a tile are computed by halves of tiles.
         let narrow = if n % widest <= T::LANES { n % widest } else { 0 };
         let step = if in_place { n } else { PANELS * widest };
-        let packed_cols = if in_place { n % widest } else { step.min(n) };
+        let end = if narrow > 0 { T::LANES } else { widest };
+        let packed_cols = if in_place { n % end } else { step.min(n) };
         let packs_left = !(self.a.row(0).is_some() && n <= DIRECT_PANELS * widest);
         let left_len = if packs_left { ROWS * depth } else { 0 };
         let right_len = packed_cols.next_multiple_of(widest) * depth;

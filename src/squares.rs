@@ -177,13 +177,15 @@ fn sum_leaf<T: Float, S: Simd<T>>(simd: S, x: &[T], scale: Option<Lanes<T, S>>) 
     }
     let mut sums = [Lanes::zero(simd.wide()); 2];
     let (blocks, tail) = T::blocks(x);
-    let (groups, rest) = blocks.as_chunks::<4>();
-    for [a, b, c, d] in groups {
+    // Two places are read in turn: a core that reads at one place alone waits for memory.
+    let half = blocks.len() / 4 * 2;
+    let (first, second) = (&blocks[..half], &blocks[half..2 * half]);
+    for ([a, b], [c, d]) in first.as_chunks().0.iter().zip(second.as_chunks().0) {
         let (a, b) = (scaled(Lanes::load(simd, a), scale), scaled(Lanes::load(simd, b), scale));
         let (c, d) = (scaled(Lanes::load(simd, c), scale), scaled(Lanes::load(simd, d), scale));
         accumulate(b.mul_add(b, a * a) + d.mul_add(d, c * c), &mut sums);
     }
-    for block in rest {
+    for block in &blocks[2 * half..] {
         let x = scaled(Lanes::load(simd, block), scale);
         accumulate(x * x, &mut sums);
     }
