@@ -1,7 +1,7 @@
 //! The loops of the matrix product, `C = f(alpha A B + old)`, for a C whose rows are contiguous.
 //!
 //! ```text
-//! for columns of B that fit the L2 cache together with their k-block     (PANELS)
+//! for columns of B that fit the L2 cache together with their k-block     (SLAB_LINES)
 //!   for k-blocks                                                         (Float::K_BLOCK)
 //!     pack that part of B, unless it is as good where it is
 //!     for rows of A, a register tile at a time                           (ROWS, MID or LOW)
@@ -40,9 +40,9 @@ use crate::view::{MatMut, MatRef};
 use micro::{Left, Right, Sums, no_sums, tile};
 use pack::{pack_columns, pack_panels, pack_rows};
 
-/// Tiles of B that are packed together: with a k-block of 2 KiB a column, three quarters of the L2 cache of the CPUs
-/// that a tile of 16 columns (AVX2: 512 KiB) or 32 (AVX-512: 1 MiB) is meant for.
-const PANELS: usize = 12;
+/// Lines of tiles of B that are packed together: three quarters of the L2 cache of the CPUs that a tile of one block
+/// (AVX2: 512 KiB) or two (AVX-512: 1 MiB) is meant for.
+const SLAB_LINES: usize = 12 * 512;
 
 /// Columns are split over threads at multiples of this, the widest tile.
 const COLUMNS_CUT: usize = 32;
@@ -213,7 +213,7 @@ impl<T: Float> Tiled<T> for Gemm<'_, T> {
         let in_place = is_direct(self.b) && (m < DIRECT_ROWS || n * depth <= DIRECT_AREA);
         // Columns at the end that fit half a tile are computed by halves of tiles.
         let narrow = if n % widest <= T::LANES { n % widest } else { 0 };
-        let step = if in_place { n } else { PANELS * widest };
+        let step = if in_place { n } else { SLAB_LINES / T::K_BLOCK * widest };
         let end = if narrow > 0 { T::LANES } else { widest };
         let packed_cols = if in_place { n % end } else { step.min(n) };
         let packs_left = !(self.a.row(0).is_some() && n <= DIRECT_PANELS * widest);
@@ -449,7 +449,8 @@ fn left_part<'s, T: Float, const ROWS: usize>(
     is_read_little: bool,
     packed: &'s mut [T],
 ) -> Left<'s, T, ROWS> {
-    if is_read_little && a.row(0).is_some() {
+    // Rows that follow each other are as good as packed.
+    if a.row(0).is_some() && (is_read_little || a.row_stride() == a.cols()) {
         Left::Rows(direct_rows(a))
     } else if a.t().row(0).is_some() && a.col_stride() >= a.rows() {
         Left::Columns(pack_columns::<T, ROWS>(a, &mut packed[..ROWS * a.cols()]))

@@ -86,7 +86,7 @@ impl<'a, T: Float> Logits<'a, T> {
     /// # Errors
     /// The report of a NaN or `+inf` among the logits as they are read.
     pub(crate) fn check(self, operation: &'static str) -> Result<()> {
-        let Some(x) = self.x else { return Ok(()) };
+        let Some(x) = self.x.filter(|x| x.cols() > 0) else { return Ok(()) };
         let mut row = Vec::new();
         for i in 0..x.rows() {
             x.copy_row(i, &mut row);

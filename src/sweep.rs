@@ -3,7 +3,7 @@
 use crate::error::Result;
 use crate::finite::Watch;
 use crate::float::{Float, Format};
-use crate::kernel::{Join, Kernel, Runs, launch};
+use crate::kernel::{Join, Kernel, Runs, launch, outline_rare};
 use crate::lanes::{Lanes, Mask};
 use crate::simd::{Pair, Simd};
 
@@ -59,9 +59,9 @@ impl<'a, T: Float, const G: usize> Groups<'a, T, G> {
     }
 
     #[inline(always)]
-    fn copy_rest(self, missing: Missing<T>, rest: &mut Rest<T, G>) {
+    fn copy_rest<S: Simd<T>>(self, simd: S, missing: Missing<T>, rest: &mut Rest<T, G>) {
         if !self.left_over.is_empty() {
-            copy_rest(self.left_over, missing, rest.insert([T::fill(T::zero()); G]));
+            outline_rare(simd, CopyRest { left_over: self.left_over, missing, rest });
         }
     }
 
@@ -101,39 +101,67 @@ impl<'a, T: Float, const G: usize> GroupsMut<'a, T, G> {
     }
 
     #[inline(always)]
-    fn finish(&mut self, rest: &Rest<T, G>) {
+    fn finish<S: Simd<T>>(&mut self, simd: S, rest: &Rest<T, G>) {
         if let Some(rest) = rest {
-            copy_back(rest, self.left_over);
+            outline_rare(simd, CopyBack { rest, left_over: self.left_over });
         }
     }
 }
 
-// Functions of their own: in the functions that sweep they would take the registers, and the compiler's time. Cold, so that
-// registers are saved where they are called and not in the loops beside them.
+// Functions of their own: in the functions that sweep they would take the registers, and the compiler's time. Rare, so that
+// registers are saved where they are called and not in the loops beside them. They write whole vectors: to read one that
+// was written in pieces takes longer than all the rest.
 
 /// See [`Groups::copy_rest`].
-#[cold]
-#[inline(never)]
-fn copy_rest<T: Float>(left_over: &[T], missing: Missing<T>, rest: &mut [T::Block]) {
-    rest.fill(T::fill(match missing {
-        Missing::Is(fill) => fill,
-        Missing::First => left_over[0],
-    }));
-    let (blocks, tail) = T::blocks(left_over);
-    rest[..blocks.len()].copy_from_slice(blocks);
-    if let Some(last) = rest.last_mut() {
-        last.as_mut()[..tail.len()].copy_from_slice(tail);
+struct CopyRest<'a, T: Float, const G: usize> {
+    left_over: &'a [T],
+    missing: Missing<T>,
+    rest: &'a mut Rest<T, G>,
+}
+
+impl<T: Float, const G: usize> Kernel for CopyRest<'_, T, G> {
+    type Elem = T;
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd<T>>(self, simd: S) {
+        let Self { left_over, missing, rest } = self;
+        let fill = match missing {
+            Missing::Is(fill) => fill,
+            Missing::First => left_over[0],
+        };
+        let rest = rest.insert([T::fill(fill); G]);
+        let (blocks, tail) = T::blocks(left_over);
+        for (place, block) in rest.iter_mut().zip(blocks) {
+            *place = *block;
+        }
+        if !tail.is_empty() {
+            rest[G - 1] = load_tail(simd, tail, fill).store();
+        }
     }
 }
 
 /// See [`GroupsMut::finish`].
-#[cold]
-#[inline(never)]
-fn copy_back<T: Float>(rest: &[T::Block], left_over: &mut [T]) {
-    let (blocks, tail) = T::blocks_mut(left_over);
-    blocks.copy_from_slice(&rest[..blocks.len()]);
-    if let Some(last) = rest.last() {
-        tail.copy_from_slice(&last.as_ref()[..tail.len()]);
+struct CopyBack<'a, T: Float> {
+    rest: &'a [T::Block],
+    left_over: &'a mut [T],
+}
+
+impl<T: Float> Kernel for CopyBack<'_, T> {
+    type Elem = T;
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd<T>>(self, simd: S) {
+        let (blocks, tail) = T::blocks_mut(self.left_over);
+        for (block, result) in blocks.iter_mut().zip(self.rest) {
+            *block = *result;
+        }
+        if let Some(last) = self.rest.last()
+            && !tail.is_empty()
+        {
+            store_tail(Lanes::load(simd, last), tail);
+        }
     }
 }
 
@@ -180,11 +208,11 @@ pub(crate) fn sweep<T: Float, S: Simd<T>, const N: usize, const M: usize>(
     let x = Groups::new_each(inputs);
     let mut x_rests = [None; N];
     for (x, rest) in x.iter().zip(&mut x_rests) {
-        x.copy_rest(Missing::First, rest);
+        x.copy_rest(simd, Missing::First, rest);
     }
     let mut y_rests = [None; M];
     for (y, rest) in outputs.iter().zip(&mut y_rests) {
-        Groups::new(y).copy_rest(Missing::First, rest);
+        Groups::new(y).copy_rest(simd, Missing::First, rest);
     }
     let mut y = outputs.map(GroupsMut::new);
     for part in PARTS {
@@ -206,7 +234,7 @@ pub(crate) fn sweep<T: Float, S: Simd<T>, const N: usize, const M: usize>(
         }
     }
     for (y, rest) in y.iter_mut().zip(&y_rests) {
-        y.finish(rest);
+        y.finish(simd, rest);
     }
 }
 
@@ -221,7 +249,7 @@ fn read<T: Float, S: Simd<T>, const N: usize, const M: usize>(
     let (x, y) = (Groups::new_each(x), Groups::new_each(y));
     let (mut x_rests, mut y_rests) = ([None; N], [None; M]);
     for (slice, rest) in x.iter().zip(&mut x_rests).chain(y.iter().zip(&mut y_rests)) {
-        slice.copy_rest(Missing::First, rest);
+        slice.copy_rest(simd, Missing::First, rest);
     }
     for part in PARTS {
         let (x, y) = (parts(&x, part, &x_rests), parts(&y, part, &y_rests));
@@ -236,7 +264,7 @@ fn read<T: Float, S: Simd<T>, const N: usize, const M: usize>(
 pub(crate) fn each_block<T: Float, S: Simd<T>>(simd: S, x: &[T], fill: T, mut f: impl FnMut(Lanes<T, S>)) {
     let x = Groups::new(x);
     let mut rest = None;
-    x.copy_rest(Missing::Is(fill), &mut rest);
+    x.copy_rest(simd, Missing::Is(fill), &mut rest);
     for part in PARTS {
         for [block] in x.part(part, &rest) {
             f(Lanes::load(simd, block));
@@ -249,7 +277,8 @@ pub(crate) const GROUP: usize = 4;
 
 /// Calls `f` with each group of blocks of slices of one length, where they lie; what is missing in the last group is `fill`.
 #[inline(always)]
-pub(crate) fn each_group_in_place<T: Float, const N: usize>(
+pub(crate) fn each_group_in_place<T: Float, S: Simd<T>, const N: usize>(
+    simd: S,
     inputs: [&[T]; N],
     fill: T,
     mut f: impl FnMut([&[T::Block; GROUP]; N]),
@@ -257,7 +286,7 @@ pub(crate) fn each_group_in_place<T: Float, const N: usize>(
     let x = Groups::<T, GROUP>::new_each(inputs);
     let mut rests = [None; N];
     for (x, rest) in x.iter().zip(&mut rests) {
-        x.copy_rest(Missing::Is(fill), rest);
+        x.copy_rest(simd, Missing::Is(fill), rest);
     }
     for i in 0..x[0].len() {
         let groups = core::array::from_fn(
@@ -285,7 +314,7 @@ pub(crate) fn each_group<T: Float, S: Simd<T>, const N: usize>(
     let x = Groups::<T, GROUP>::new_each(inputs);
     let mut rests = [None; N];
     for (x, rest) in x.iter().zip(&mut rests) {
-        x.copy_rest(Missing::Is(fill), rest);
+        x.copy_rest(simd, Missing::Is(fill), rest);
     }
     for i in 0..x[0].len() {
         let mut group = [[Lanes::splat(simd, fill); N]; GROUP];
@@ -328,7 +357,7 @@ pub(crate) fn sweep_groups<T: Float, S: Simd<T>, const N: usize>(
             i += 1;
         },
     );
-    y.finish(&y_rest);
+    y.finish(simd, &y_rest);
 }
 
 /// Replaces the elements of a slice by `f` of them, group by group as [`each_group`].
@@ -340,7 +369,7 @@ pub(crate) fn map_groups<T: Float, S: Simd<T>>(
 ) {
     let mut y = GroupsMut::<T, GROUP>::new(y);
     let mut rest = None;
-    Groups { whole: &*y.whole, left_over: &*y.left_over }.copy_rest(Missing::First, &mut rest);
+    Groups { whole: &*y.whole, left_over: &*y.left_over }.copy_rest(simd, Missing::First, &mut rest);
     for group in y.whole.iter_mut().chain(&mut rest) {
         let mut lanes = [Lanes::zero(simd); GROUP];
         for (lanes, block) in lanes.iter_mut().zip(&*group) {
@@ -350,7 +379,7 @@ pub(crate) fn map_groups<T: Float, S: Simd<T>>(
             *block = result.store();
         }
     }
-    y.finish(&rest);
+    y.finish(simd, &rest);
 }
 
 /// A tail, shorter than a block, with `fill` in the lanes past its end.
@@ -393,19 +422,36 @@ pub trait Formula<T: Float, const N: usize, const M: usize>: Copy + Send + Sync 
     fn apply<S: Simd<T>>(self, x: [Lanes<T, S>; N], y: [Lanes<T, S>; M], guard: &mut Guard<T, S>) -> [Lanes<T, S>; M];
 }
 
-/// Notes whether a formula came upon an operand that it is guarded against.
+/// Counts the operands that a formula is guarded against.
 #[derive(Debug)]
-pub struct Guard<T: Float, S: Simd<T>>(Lanes<T, S>);
+pub struct Guard<T: Float, S: Simd<T>> {
+    /// Integers, one a lane, that no slice is long enough to overflow: one of `f32` would be of 256 GiB.
+    counts: Lanes<T, S>,
+    /// What the last block added.
+    last: Lanes<T, S>,
+}
 
 impl<T: Float, S: Simd<T>> Guard<T, S> {
     #[inline(always)]
     fn new(simd: S) -> Self {
-        Self(Lanes::zero(simd))
+        Self { counts: Lanes::zero(simd), last: Lanes::zero(simd) }
     }
 
+    /// Adds the lanes that are guarded, once for every block.
     #[inline(always)]
     pub(crate) fn note(&mut self, guarded: Mask<T, S>) {
-        self.0 = guarded.select(self.0.all(T::one()), self.0);
+        self.last = guarded.select(self.last.all(T::from_bits(1)), Lanes::zero(self.last.simd));
+        self.counts = self.counts.int_add(self.last);
+    }
+
+    /// The count over a slice of `len` elements: without the lanes past its end, which repeat the first one of the last
+    /// block.
+    #[expect(clippy::cast_possible_truncation, reason = "no more than the elements")]
+    #[inline(always)]
+    fn count(self, len: usize) -> usize {
+        let past_the_end = len.next_multiple_of(T::LANES) - len;
+        let counted: u64 = self.counts.store().as_ref().iter().map(|count| count.to_bits()).sum();
+        counted as usize - past_the_end * self.last.first().to_bits() as usize
     }
 }
 
@@ -422,20 +468,13 @@ pub struct Elementwise<'a, T, F, const N: usize, const M: usize> {
 pub struct Seen {
     /// All that was written is finite.
     pub(crate) finite: bool,
-    /// The guard was needed.
-    pub(crate) guarded: bool,
-}
-
-impl Seen {
-    #[inline(always)]
-    fn new<T: Float, S: Simd<T>, G: Simd<T>>(watch: Watch<T, S>, guard: Guard<T, G>) -> Self {
-        Self { finite: watch.all_finite(), guarded: (!guard.0.eq(guard.0.all(T::zero()))).any() }
-    }
+    /// How often the guard was needed.
+    pub(crate) guarded: usize,
 }
 
 impl Join for Seen {
     fn join(self, b: Self) -> Self {
-        Self { finite: self.finite && b.finite, guarded: self.guarded || b.guarded }
+        Self { finite: self.finite && b.finite, guarded: self.guarded + b.guarded }
     }
 }
 
@@ -446,6 +485,7 @@ impl<T: Float, F: Formula<T, N, M>, const N: usize, const M: usize> Kernel for E
     #[inline(always)]
     fn run<S: Simd<T>>(self, simd: S) -> Seen {
         let (mut watch, mut guard) = (Watch::new(simd), Guard::new(simd));
+        let len = self.outputs[0].len();
         sweep(
             simd,
             self.inputs,
@@ -459,7 +499,7 @@ impl<T: Float, F: Formula<T, N, M>, const N: usize, const M: usize> Kernel for E
                 result
             },
         );
-        Seen::new(watch, guard)
+        Seen { finite: watch.all_finite(), guarded: guard.count(len) }
     }
 
     fn work(&self) -> usize {
@@ -492,6 +532,7 @@ impl<T: Float, F: Formula<T, N, M>, const N: usize, const M: usize> Kernel for R
     #[inline(always)]
     fn run<S: Simd<T>>(self, simd: S) -> Seen {
         let (mut watch, mut guard) = (Watch::new(simd), Guard::new(simd));
+        let len = self.outputs[0].len();
         read(
             simd,
             self.inputs,
@@ -503,7 +544,7 @@ impl<T: Float, F: Formula<T, N, M>, const N: usize, const M: usize> Kernel for R
                 }
             },
         );
-        Seen::new(watch, guard)
+        Seen { finite: watch.all_finite(), guarded: guard.count(len) }
     }
 
     fn work(&self) -> usize {
@@ -535,6 +576,8 @@ fn blocks_of<T: Float, S: Simd<T>>(simd: S, group: Group<T, S>) -> [Lanes<T, S>;
 
 /// The kernel of a function of one operand, `y = f(x)`; of `y` itself where there is no `x`. Both have one length.
 ///
+/// The output is whether all results are finite.
+///
 /// There is one loop for blocks and tail, because the compiler has many functions to go through in it; groups of blocks
 /// go side by side, because every function is a long chain of steps that wait for one another.
 #[derive(Debug)]
@@ -546,14 +589,14 @@ pub struct Map<'a, T, F> {
 
 impl<T: Float, F: Formula<T, 0, 1>> Kernel for Map<'_, T, F> {
     type Elem = T;
-    type Output = Seen;
+    type Output = bool;
 
     #[inline(always)]
-    fn run<S: Simd<T>>(self, simd: S) -> Seen {
+    fn run<S: Simd<T>>(self, simd: S) -> bool {
         let Self { formula, x, y } = self;
         let (mut watch, mut guard) = (Watch::new(simd), Guard::new(Pair(Pair(simd))));
         let mut rest: Rest<T, GROUP> = None;
-        Groups::new(x.unwrap_or(y)).copy_rest(Missing::First, &mut rest);
+        Groups::new(x.unwrap_or(y)).copy_rest(simd, Missing::First, &mut rest);
         let x = x.map(Groups::new);
         let mut y = GroupsMut::new(y);
         for part in PARTS {
@@ -572,8 +615,8 @@ impl<T: Float, F: Formula<T, 0, 1>> Kernel for Map<'_, T, F> {
                 }
             }
         }
-        y.finish(&rest);
-        Seen::new(watch, guard)
+        y.finish(simd, &rest);
+        watch.all_finite()
     }
 
     fn work(&self) -> usize {
@@ -588,8 +631,8 @@ impl<T: Float, F: Formula<T, 0, 1>> Kernel for Map<'_, T, F> {
     }
 }
 
-/// Applies a function of one operand, in place where there is no `x`.
-pub(crate) fn map<'a, T, F>(formula: F, x: Option<&'a [T]>, y: &'a mut [T]) -> Result<Seen>
+/// Applies a function of one operand, in place where there is no `x`, and says whether all results are finite.
+pub(crate) fn map<'a, T, F>(formula: F, x: Option<&'a [T]>, y: &'a mut [T]) -> Result<bool>
 where
     F: Formula<T, 0, 1>,
     T: Float + Runs<Map<'a, T, F>>,

@@ -358,6 +358,11 @@ impl<'a, T> MatRef<'a, T> {
         copy
     }
 
+    /// The rows to go through, if one wants to: those without elements need no memory, there may be any number of them.
+    fn rows_with_elements(self) -> usize {
+        if self.cols() == 0 { 0 } else { self.rows() }
+    }
+
     /// Fills a list with what `f` makes of the elements, row by row.
     pub(crate) fn map_into<U>(self, list: &mut Vec<U>, f: impl Fn(T) -> U)
     where
@@ -365,7 +370,7 @@ impl<'a, T> MatRef<'a, T> {
     {
         list.clear();
         list.reserve(self.area());
-        for i in 0..self.rows() {
+        for i in 0..self.rows_with_elements() {
             match self.row(i) {
                 Some(row) => list.extend(row.iter().map(|&x| f(x))),
                 None => list.extend(self.row_iter(i).map(|&x| f(x))),
@@ -650,7 +655,7 @@ impl<'a, T> MatMut<'a, T> {
 
     /// Calls `f` with row, column and place of each element, row by row.
     pub(crate) fn each_mut(&mut self, mut f: impl FnMut(usize, usize, &mut T)) {
-        for i in 0..self.rows() {
+        for i in 0..self.as_ref().rows_with_elements() {
             for j in 0..self.cols() {
                 if let Some(x) = self.get_mut(i, j) {
                     f(i, j, x);

@@ -781,6 +781,73 @@ fn nothing_at_all() {
     everywhere!(nothing);
 }
 
+/// Rows without elements need no memory: there may be any number of them, and nobody goes through them.
+fn endless_rows<T: Float>() {
+    let rows = usize::MAX;
+    let x = mat::<T>(&[], rows, 0);
+    macro_rules! y {
+        () => {
+            mat_mut::<T>(&mut [], rows, 0)
+        };
+    }
+    let options = nanproof::Softmax::default();
+    assert_eq!(softmax(x, y!()), Ok(0));
+    assert_eq!(nanproof::softmax_with(options, x, y!()), Ok(0));
+    assert_eq!(nanproof::softmax_in_place(options, y!()), Ok(0));
+    assert_eq!(softmax_backward(x, x, y!()), Ok(()));
+    assert_eq!(log_softmax(x, y!()), Ok(0));
+    assert_eq!(log_softmax_backward(x, x, y!()), Ok(()));
+    assert_eq!(nanproof::layer_norm(nanproof::LayerNorm::default(), x, None, None, y!()), Ok(()));
+    assert_eq!(nanproof::rms_norm(nanproof::RmsNorm::default(), x, None, y!()), Ok(()));
+    assert_eq!(nanproof::normalize(T::one(), x, y!()), Ok(()));
+    assert_eq!(clip_unitwise(x, y!(), T::one(), T::zero()), Ok(0));
+    assert!(cross_entropy(CrossEntropy::default(), x, nanproof::Targets::Probabilities(x)).is_err());
+    let stack = nanproof::BatchRef::<T>::new(&[], rows, 0, 0).expect("empty");
+    let products = nanproof::BatchMut::<T>::new(&mut [], rows, 0, 0).expect("empty");
+    assert_eq!(nanproof::matmul_batched(stack, stack, products), Ok(()));
+    assert_eq!(matmul(mat::<T>(&[], rows, 0), mat(&[], 0, 0), y!()), Ok(()));
+    assert_eq!(matmul(mat::<T>(&[], 0, rows), mat(&[], rows, 0), mat_mut(&mut [], 0, 0)), Ok(()));
+}
+
+/// Nor does anyone need columns that no row has.
+fn endless_columns<T: Float>() {
+    let cols = usize::MAX;
+    let x = mat::<T>(&[], 0, cols);
+    macro_rules! y {
+        () => {
+            mat_mut::<T>(&mut [], 0, cols)
+        };
+    }
+    assert_eq!(softmax(x, y!()), Ok(0));
+    assert_eq!(softmax_backward(x, x, y!()), Ok(()));
+    assert_eq!(log_softmax_backward(x, x, y!()), Ok(()));
+    assert_eq!(logsumexp(x, &mut []), Ok(()));
+    assert_eq!(logsumexp_backward(x, &[], y!()), Ok(()));
+    assert_eq!(nanproof::mean_rows(x, &mut []), Ok(()));
+    assert_eq!(nanproof::mean_rows_backward(&[], y!()), Ok(()));
+    assert_eq!(nanproof::max_rows(x, &mut []), Ok(()));
+    assert_eq!(nanproof::max_rows_backward(x, &[], y!()), Ok(()));
+    assert_eq!(nanproof::layer_norm(nanproof::LayerNorm::default(), x, None, None, y!()), Ok(()));
+    assert_eq!(nanproof::normalize_backward(T::one(), x, x, y!()), Ok(()));
+    assert_eq!(nanproof::cosine_similarity(x, x, &mut []), Ok(()));
+    assert_eq!(nanproof::cosine_similarity_backward(x, x, &[], y!(), y!()), Ok(()));
+    assert_eq!(nanproof::lp_norm_rows(num(3.0), x, &mut []), Ok(()));
+    assert_eq!(nanproof::lp_norm_rows_backward(num(3.0), x, &[], y!()), Ok(()));
+    assert_eq!(nanproof::softmax_entropy_backward(x, &[], y!()), Ok(()));
+    assert_eq!(clip_unitwise(x, y!(), T::one(), T::zero()), Ok(0));
+    assert_eq!(clip_rows_by_norm(y!(), T::one(), &mut []), Ok(0));
+    assert!(cross_entropy(CrossEntropy::default(), x, &[]).is_ok_and(|loss| loss.count == 0));
+    assert!(cross_entropy_with_gradient(CrossEntropy::default(), x, &[], y!()).is_ok());
+    assert_eq!(matmul(mat::<T>(&[], 0, 0), x, y!()), Ok(()));
+    assert_eq!(matmul_backward(mat::<T>(&[], 0, 0), x, x, mat_mut(&mut [], 0, 0), y!()), Ok(()));
+}
+
+#[test]
+fn rows_and_columns_without_end() {
+    everywhere!(endless_rows);
+    everywhere!(endless_columns);
+}
+
 /// Growth, the cap, backing off, the bottom, and what is no overflow.
 fn loss_scale<T: Float>() {
     let start =

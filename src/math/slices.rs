@@ -286,7 +286,7 @@ impl Function {
     /// Applies it.
     pub(crate) fn of<T: Float>(self, x: &[T], y: &mut [T]) -> Result<()> {
         check_len(self.name(), "y", y.len(), x.len(), "the length of x")?;
-        if map(self, Some(x), y)?.finite {
+        if map(self, Some(x), y)? {
             return Ok(());
         }
         let harmless = |index, _| matches!(index, Index::At(i) if y[i].is_finite());

@@ -545,7 +545,7 @@ fn check_parameter<T: Float>(operation: &'static str, argument: &'static str, va
 
 fn forward<T: Float>(operation: &'static str, formula: Forward<T>, x: &[T], y: &mut [T]) -> Result<()> {
     check_len(operation, "y", y.len(), x.len(), "the length of x")?;
-    if map(formula, Some(x), y)?.finite {
+    if map(formula, Some(x), y)? {
         return Ok(());
     }
     let harmless = |index, _| matches!(index, Index::At(i) if y[i].is_finite());

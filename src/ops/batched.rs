@@ -69,6 +69,9 @@ pub fn matmul_batched_with<T: Float>(
         "a matrix for each of a, with a row for each column",
     )?;
     check_shape(NAME, "c", c.shape(), Shape::Batch(a.len(), m, n), "the shape of the products")?;
+    if m == 0 || n == 0 {
+        return Ok(()); // matrices without elements need no memory: there may be any number of them
+    }
     #[cfg(feature = "rayon")]
     let pieces = if m.saturating_mul(n).saturating_mul(k).saturating_mul(a.len()) < GRAIN {
         1

@@ -48,15 +48,6 @@ impl<T: Float> Pair<'_, T> {
         check_len(self.operation, db.0, db.1.len(), self.b.1.len(), "the length of the second operand")
     }
 
-    /// How many pairs of elements a condition holds for.
-    pub(crate) fn count(&self, is_counted: impl Fn(T, T) -> bool) -> usize {
-        // Parts that a number as narrow as an element counts, which is faster than counting in `usize`.
-        let part =
-            |(a, b): (&[T], &[T])| a.iter().zip(b).map(|(&a, &b)| u32::from(is_counted(a, b))).sum::<u32>() as usize;
-        let row = |a: &[T]| a.chunks(TILE).zip(self.b.1.chunks(TILE)).map(part).sum::<usize>();
-        self.a.1.chunks(self.b.1.len().max(1)).map(row).sum()
-    }
-
     /// Applies a formula to every pair.
     pub(crate) fn map<F: Formula<T, 2, 1>>(&self, formula: F, q: &mut [T]) -> Result<Seen>
     where
@@ -67,7 +58,7 @@ impl<T: Float> Pair<'_, T> {
             return apply(formula, [a, b], [q]);
         }
         let tile = tile(b);
-        let mut seen = Seen { finite: true, guarded: false };
+        let mut seen = Seen { finite: true, guarded: 0 };
         for (a, q) in a.chunks(tile.len()).zip(q.chunks_mut(tile.len())) {
             seen = seen.join(apply(formula, [a, &tile[..a.len()]], [q])?);
         }
@@ -89,7 +80,7 @@ impl<T: Float> Pair<'_, T> {
         let tile = tile(b);
         let mut sums = RowSums::new(b.len());
         let mut terms = vec![T::zero(); tile.len().min(a.len())];
-        let mut seen = Seen { finite: true, guarded: false };
+        let mut seen = Seen { finite: true, guarded: 0 };
         let chunks = || a.chunks(tile.len()).zip(g.chunks(tile.len()));
         for ((a, g), da) in chunks().zip(da.chunks_mut(tile.len())) {
             let terms = &mut terms[..a.len()];
@@ -120,6 +111,7 @@ impl<T: Float> Pair<'_, T> {
     /// which are not guarded against.
     pub(crate) fn diagnose(
         &self,
+        seen: Seen,
         default: T,
         q: (&'static str, &[T]),
         is_guarded: impl Fn(T, T) -> bool + Copy,
@@ -131,7 +123,7 @@ impl<T: Float> Pair<'_, T> {
             Operand::slice(self.a.0, a).overlook(move |index, _| !matches!(index, Index::At(i) if is_read(i))),
             Operand::slice(self.b.0, b)
                 .overlook(move |index, _| !matches!(index, Index::At(j) if (j..a.len()).step_by(b.len()).any(is_read))),
-            Operand::scalar("default", if self.count(is_guarded) > 0 { default } else { T::zero() }),
+            Operand::scalar("default", if seen.guarded > 0 { default } else { T::zero() }),
         ];
         diagnose(self.operation, inputs, [Operand::slice(q.0, q.1)], |index, class| {
             origin(class, matches!(index, Index::At(i) if is_pole(a[i], b[i % b.len()])))

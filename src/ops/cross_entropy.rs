@@ -326,6 +326,9 @@ impl<'a, T: Float> Job<'a, T> {
             }
             Targets::Probabilities(q) => {
                 check_shape(operation, "targets", q.shape(), logits.shape(), "the shape of logits")?;
+                if q.cols() == 0 && q.rows() > 0 {
+                    return Err(Error::Argument { operation, argument: "logits", problem: "have no columns" });
+                }
                 logits.rows()
             }
         };

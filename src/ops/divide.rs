@@ -55,9 +55,9 @@ pub fn safe_div_with<T: Float>(options: Safe<T>, a: &[T], b: &[T], q: &mut [T]) 
     let is_guarded = |_, b: T| b.abs() <= options.eps;
     let seen = pair.map(Quotient { options }, q)?;
     if !seen.finite {
-        pair.diagnose(options.default, ("q", q), is_guarded, |_, b| b.is_zero())?;
+        pair.diagnose(seen, options.default, ("q", q), is_guarded, |_, b| b.is_zero())?;
     }
-    Ok(if seen.guarded { pair.count(is_guarded) } else { 0 })
+    Ok(seen.guarded)
 }
 
 /// The gradients of [`safe_div`]: `da = g / b` and `db = -(g / b) (a / b)`; both 0 where `b` is zero, and where `g` is
@@ -113,7 +113,7 @@ pub fn safe_div_backward_with<T: Float>(
     if !seen.finite {
         pair.diagnose_gradients(g, ("da", da), ("db", db), is_guarded, |_, _| false)?;
     }
-    Ok(if seen.guarded { pair.count(is_guarded) } else { 0 })
+    Ok(seen.guarded)
 }
 
 /// `a / b`, or a default where `b` is guarded.

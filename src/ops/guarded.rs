@@ -222,11 +222,11 @@ fn forward<T: Float>(
         let not_read = |index, x| !matches!(index, Index::At(i) if !y[i].is_finite() && !is_guarded(x));
         let inputs = [
             Operand::slice("x", x).overlook(not_read),
-            Operand::scalar("default", if seen.guarded { options.default } else { T::zero() }),
+            Operand::scalar("default", if seen.guarded > 0 { options.default } else { T::zero() }),
         ];
         diagnose(operation, inputs, [Operand::slice("y", y)], overflow_or_invalid)?;
     }
-    Ok(if seen.guarded { x.iter().filter(|&&x| is_guarded(x)).count() } else { 0 })
+    Ok(seen.guarded)
 }
 
 fn backward<T: Float>(
@@ -246,7 +246,7 @@ fn backward<T: Float>(
         let inputs = [Operand::slice("x", x).overlook(not_read), Operand::slice("dy", dy).overlook(not_read)];
         diagnose(operation, inputs, [Operand::slice("dx", dx)], overflow_or_invalid)?;
     }
-    Ok(if seen.guarded { x.iter().filter(|&&x| function.is_guarded(options.eps, x)).count() } else { 0 })
+    Ok(seen.guarded)
 }
 
 /// Where an operand is guarded.

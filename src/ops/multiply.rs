@@ -36,9 +36,9 @@ pub fn safe_mul<T: Float>(a: &[T], b: &[T], p: &mut [T]) -> Result<usize> {
     pair.check_len("p", p)?;
     let seen = pair.map(Product, p)?;
     if !seen.finite {
-        pair.diagnose(T::zero(), ("p", p), is_masked, |_, _| false)?;
+        pair.diagnose(seen, T::zero(), ("p", p), is_masked, |_, _| false)?;
     }
-    Ok(if seen.guarded { pair.count(is_masked) } else { 0 })
+    Ok(seen.guarded)
 }
 
 /// The gradients of [`safe_mul`]: `da = g b` and `db = g a`; both 0 where `b` is zero, and where `g` is exactly 0 (unless
@@ -68,7 +68,7 @@ pub fn safe_mul_backward<T: Float>(a: &[T], b: &[T], g: &[T], da: &mut [T], db: 
     if !seen.finite {
         pair.diagnose_gradients(g, ("da", da), ("db", db), is_masked, |_, _| false)?;
     }
-    Ok(if seen.guarded { pair.count(is_masked) } else { 0 })
+    Ok(seen.guarded)
 }
 
 fn is_masked<T: Float>(_: T, b: T) -> bool {

@@ -254,7 +254,7 @@ where
     let half = T::one() / (T::one() + T::one());
     if worst <= T::max_value() * half {
         let seen = rehearse(Calm::new(), inputs, outputs.each_ref().map(|y| &**y))?;
-        if seen.finite && !seen.guarded {
+        if seen.finite && seen.guarded == 0 {
             apply(step, inputs, outputs.each_mut().map(|y| &mut **y))?;
             return Ok(true);
         }

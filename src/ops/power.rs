@@ -120,9 +120,9 @@ pub fn safe_pow<T: Float>(options: Safe<T>, x: &[T], y: &[T], z: &mut [T]) -> Re
     let is_guarded = |x, y| has_no_power(options.eps, x, y);
     let seen = pair.map(Power { options }, z)?;
     if !seen.finite {
-        pair.diagnose(options.default, ("z", z), is_guarded, |_, _| false)?;
+        pair.diagnose(seen, options.default, ("z", z), is_guarded, |_, _| false)?;
     }
-    Ok(if seen.guarded { pair.count(is_guarded) } else { 0 })
+    Ok(seen.guarded)
 }
 
 /// The gradients of [`safe_pow`]: `dx = g y x^(y-1)` and `dy = g x^y ln(x)`; both 0 where an element is guarded, and where
@@ -162,7 +162,7 @@ pub fn safe_pow_backward<T: Float>(
     if !seen.finite {
         pair.diagnose_gradients(g, ("dx", dx), ("dy", dy), is_guarded, |x, _| x.is_zero())?;
     }
-    Ok(if seen.guarded { pair.count(is_guarded) } else { 0 })
+    Ok(seen.guarded)
 }
 
 fn has_no_power<T: Float>(eps: T, x: T, y: T) -> bool {
@@ -179,9 +179,9 @@ fn times_log<T: Float>(operation: &'static str, formula: XLog, x: &[T], y: &[T],
     pair.check_len("z", z)?;
     let seen = pair.map(formula, z)?;
     if !seen.finite {
-        pair.diagnose(T::zero(), ("z", z), is_zero, |_, y| formula.is_pole(y))?;
+        pair.diagnose(seen, T::zero(), ("z", z), is_zero, |_, y| formula.is_pole(y))?;
     }
-    Ok(if seen.guarded { pair.count(is_zero) } else { 0 })
+    Ok(seen.guarded)
 }
 
 fn times_log_backward<T: Float>(
@@ -200,7 +200,7 @@ fn times_log_backward<T: Float>(
         let is_pole = |_, y| XLog { one_plus: formula.one_plus }.is_pole(y);
         pair.diagnose_gradients(g, ("dx", dx), ("dy", dy), |_, _| false, is_pole)?;
     }
-    Ok(if seen.guarded { pair.count(is_zero) } else { 0 })
+    Ok(seen.guarded)
 }
 
 /// `y`, or `1 + y` and what it is rounded by.

@@ -14,7 +14,7 @@ use crate::moments::Extended;
 use crate::rows::{RowFormula, RowsSeen, Rowwise, apply};
 use crate::scaled::power;
 use crate::simd::Simd;
-use crate::sweep::{GROUP, each_group, each_group_in_place, sweep, sweep_groups};
+use crate::sweep::{GROUP, each_group, each_group_in_place, load_tail, store_tail, sweep, sweep_groups};
 use crate::view::{MatMut, MatRef};
 
 /// What softmax gives for a row whose every entry is `-inf`.
@@ -446,35 +446,34 @@ impl<T: Float> RowFormula<T, 2> for SoftmaxBackwardRow<T> {
 /// have been read.
 #[inline(always)]
 fn softmax_gradient<T: Float, S: Simd<T>>(simd: S, p: &[T], dp: &[T], dx: &mut [T]) -> bool {
+    // Without groups: in a short row most of the time would go to what is left over.
+    let ((p, p_tail), (dp, dp_tail)) = (T::blocks(p), T::blocks(dp));
+    let (dx, dx_tail) = T::blocks_mut(dx);
+    let (p_last, dp_last) = (load_tail(simd, p_tail, T::zero()), load_tail(simd, dp_tail, T::zero()));
+
     let mut chains = [Extended::zero(simd); 2];
-    each_group_in_place(
-        [p, dp],
-        T::zero(),
-        #[inline(always)]
-        |[p, dp]| {
-            for (i, (p, dp)) in p.iter().zip(dp).enumerate() {
-                let chain = &mut chains[i % 2];
-                *chain = chain.add_product(Extended::of_block(simd, p), Extended::of_block(simd, dp));
-            }
-        },
-    );
+    let ((p_pairs, p_single), (dp_pairs, dp_single)) = (p.as_chunks::<2>(), dp.as_chunks::<2>());
+    for (p, dp) in p_pairs.iter().zip(dp_pairs) {
+        for i in 0..2 {
+            chains[i] = chains[i].add_product(Extended::of_block(simd, &p[i]), Extended::of_block(simd, &dp[i]));
+        }
+    }
+    for (p, dp) in p_single.iter().zip(dp_single) {
+        chains[0] = chains[0].add_product(Extended::of_block(simd, p), Extended::of_block(simd, dp));
+    }
+    chains[1] = chains[1].add_product(Extended::of(p_last), Extended::of(dp_last));
+
     let (zero, sum) = (Lanes::zero(simd), Lanes::splat(simd, total(chains)));
+    let gradient = |p: Lanes<T, S>, dp| p * (dp - sum) + zero; // no -0
     let mut watch = Watch::new(simd);
-    sweep_groups(
-        simd,
-        [p, dp],
-        T::zero(),
-        dx,
-        #[inline(always)]
-        |group| {
-            let mut results = [zero; GROUP];
-            for (result, [p, dp]) in results.iter_mut().zip(group) {
-                *result = p * (dp - sum) + zero; // no -0
-                watch.see(*result);
-            }
-            results
-        },
-    );
+    for ((p, dp), dx) in p.iter().zip(dp).zip(dx) {
+        let result = gradient(Lanes::load(simd, p), Lanes::load(simd, dp));
+        watch.see(result);
+        *dx = result.store();
+    }
+    let last = gradient(p_last, dp_last);
+    watch.see(last);
+    store_tail(last, dx_tail);
     watch.all_finite()
 }
 
@@ -647,6 +646,7 @@ fn log_softmax_gradient<T: Float, S: Simd<T>>(simd: S, y: &[T], dy: &[T], dx: &m
     let zero = Lanes::zero(simd);
     let (mut chains, mut extremes) = ([Extended::zero(simd); 2], [zero; 2]);
     each_group_in_place(
+        simd,
         [y, dy],
         T::zero(),
         #[inline(always)]

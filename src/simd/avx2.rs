@@ -1,7 +1,7 @@
 //! AVX2 with FMA: a block is two registers, a mask two registers of all ones or all zeros.
 
 use pulp::x86::V3;
-use pulp::{NullaryFnOnce, cast, f32x4, f32x8, f64x4, m32x8, m64x4, u32x8, u64x2};
+use pulp::{NullaryFnOnce, Simd as _, cast, f32x4, f32x8, f64x4, m32x8, m64x4, u32x8, u64x2};
 
 use super::{Simd, Tiled};
 use crate::float::Float;
@@ -97,6 +97,17 @@ impl Simd<f32> for Avx2 {
     #[inline(always)]
     fn store(self, x: [f32x8; 2]) -> [f32; 16] {
         cast(x)
+    }
+    #[inline(always)]
+    fn load_tail(self, tail: &[f32]) -> [f32x8; 2] {
+        let (low, high) = tail.split_at(tail.len().min(8));
+        [self.0.partial_load_f32s(low), self.0.partial_load_f32s(high)]
+    }
+    #[inline(always)]
+    fn store_tail(self, [low, high]: [f32x8; 2], tail: &mut [f32]) {
+        let (first, rest) = tail.split_at_mut(tail.len().min(8));
+        self.0.partial_store_f32s(first, low);
+        self.0.partial_store_f32s(rest, high);
     }
     #[inline(always)]
     fn wide(self) -> Self {
@@ -381,6 +392,17 @@ impl Simd<f64> for Avx2 {
     #[inline(always)]
     fn store(self, x: [f64x4; 2]) -> [f64; 8] {
         cast(x)
+    }
+    #[inline(always)]
+    fn load_tail(self, tail: &[f64]) -> [f64x4; 2] {
+        let (low, high) = tail.split_at(tail.len().min(4));
+        [self.0.partial_load_f64s(low), self.0.partial_load_f64s(high)]
+    }
+    #[inline(always)]
+    fn store_tail(self, [low, high]: [f64x4; 2], tail: &mut [f64]) {
+        let (first, rest) = tail.split_at_mut(tail.len().min(4));
+        self.0.partial_store_f64s(first, low);
+        self.0.partial_store_f64s(rest, high);
     }
     #[inline(always)]
     fn wide(self) -> Self {
