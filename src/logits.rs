@@ -11,6 +11,7 @@ use crate::math;
 use crate::moments::Extended;
 use crate::reduce::{TwoTerm, sum_terms};
 use crate::rows::RowsSeen;
+use crate::scaled::power;
 use crate::simd::Simd;
 use crate::sweep::{GROUP, each_group, map_groups, sweep, sweep_groups};
 use crate::view::{MatMut, MatRef};
@@ -26,11 +27,13 @@ pub(crate) struct Logits<'a, T> {
     pub(crate) mask: Option<MatRef<'a, bool>>,
     /// Row `i` keeps the columns up to `i + causal`.
     pub(crate) causal: Option<isize>,
+    /// Whether the result stays the same if a number is added to a row.
+    pub(crate) is_relative: bool,
 }
 
 impl<'a, T: Float> Logits<'a, T> {
     pub(crate) fn plain(x: Option<MatRef<'a, T>>) -> Self {
-        Self { x, scale: T::one(), bias: None, mask: None, causal: None }
+        Self { x, scale: T::one(), bias: None, mask: None, causal: None, is_relative: true }
     }
 
     /// Whether each logit is read as it stands.
@@ -58,8 +61,10 @@ impl<'a, T: Float> Logits<'a, T> {
 
     /// The operands, without what is masked or `-inf`.
     pub(crate) fn operands(self, name: &'static str) -> impl Iterator<Item = Operand<'a, T>> {
+        // What is read as +inf counts whatever it was made of.
+        let is_fault = move |i, j| self.get(i, j) == Some(T::infinity());
         let counts = move |index, x: T| match index {
-            Index::Cell(i, j) => x != T::neg_infinity() && self.keeps(i, j),
+            Index::Cell(i, j) => self.keeps(i, j) && (x != T::neg_infinity() || is_fault(i, j)),
             _ => true,
         };
         let operand = move |name, x| Operand::matrix(name, x).overlook(move |index, x| !counts(index, x));
@@ -87,10 +92,9 @@ impl<'a, T: Float> Logits<'a, T> {
     /// The report of a NaN or `+inf` among the logits as they are read.
     pub(crate) fn check(self, operation: &'static str) -> Result<()> {
         let Some(x) = self.x.filter(|x| x.cols() > 0) else { return Ok(()) };
-        let mut row = Vec::new();
+        let mut copy = Vec::new();
         for i in 0..x.rows() {
-            x.copy_row(i, &mut row);
-            self.read(i, &mut row);
+            let row = self.row(i, x, i, &mut copy);
             if row.iter().fold(false, |fault, &x| fault | x.is_nan() | (x == T::infinity())) {
                 return diagnose(operation, self.operands("x"), [self.as_read()], overflow_or_invalid);
             }
@@ -107,11 +111,17 @@ impl<'a, T: Float> Logits<'a, T> {
         if let (true, Some(row)) = (self.is_plain(), self.x.and_then(|x| x.row(i))) {
             return row;
         }
-        match self.x {
+        let original = |copy: &mut Vec<T>| match self.x {
             Some(x) => x.copy_row(i, copy),
             None => output.copy_row(output_row, copy),
-        }
+        };
+        original(copy);
         self.read(i, copy);
+        let is_in_range = copy.iter().any(|x| x.is_finite()) && copy.iter().all(|&x| x != T::infinity());
+        if self.is_relative && !is_in_range {
+            original(copy);
+            self.read_below_largest(i, copy);
+        }
         copy
     }
 
@@ -123,6 +133,34 @@ impl<'a, T: Float> Logits<'a, T> {
         if let Some(bias) = self.bias {
             bias.zip_row(i, row, |x, bias| *x = *x + bias);
         }
+        self.hide(i, row);
+    }
+
+    /// The same less the largest of them, of a row that leaves the range: what small numbers lose is nothing to that.
+    #[cold]
+    fn read_below_largest(&self, i: usize, row: &mut [T]) {
+        let (down, up) = (power::<T>(-(T::BIAS / 2 + 3)), power::<T>(T::BIAS / 2 + 3));
+        row.iter_mut().for_each(|x| *x = (*x * down) * (self.scale * down));
+        if let Some(bias) = self.bias {
+            bias.zip_row(i, row, |x, bias| *x = *x + bias * down * down);
+        }
+        self.hide(i, row);
+        let largest = row.iter().fold(T::neg_infinity(), |largest, &x| largest.max(x));
+        if largest.is_finite() {
+            row.iter_mut().for_each(|x| *x = (*x - largest) * up * up);
+        }
+    }
+
+    /// Whether a logit of row `i` counts, and is finite but for its sum.
+    pub(crate) fn has_logits(&self, i: usize) -> bool {
+        let Some(x) = self.x else { return false };
+        let is_possible = |x: Option<T>| x != Some(T::neg_infinity());
+        (0..x.cols())
+            .any(|j| self.keeps(i, j) && is_possible(x.get(i, j)) && self.bias.is_none_or(|b| is_possible(b.get(i, j))))
+    }
+
+    /// Makes `-inf` of what is masked.
+    fn hide(&self, i: usize, row: &mut [T]) {
         if let Some(mask) = self.mask {
             mask.zip_row(i, row, |x, keep| *x = if keep { *x } else { T::neg_infinity() });
         }

@@ -100,32 +100,51 @@ pub(crate) fn ldexp<T: Float>(mut x: T, mut n: i32) -> T {
     x
 }
 
-/// A sum of products in `f64`, with its rounding errors, of operands scaled so that no product and no sum overflows.
-///
-/// For `f32` nothing is scaled: products are exact. For `f64` both factors are taken times `2^-530`; what underflows
-/// then is less than `2^-400` of a sum that overflowed, which is why this is for such sums alone.
+/// A sum of products in `f64`, with its rounding errors. No product and no sum overflows: of large products the factors
+/// are scaled, and they are summed apart, so that the others do not underflow and count if the large ones cancel.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct WideSum(TwoTerm<f64>);
+pub(crate) struct WideSum {
+    /// Both factors are taken times `2^-SCALE`.
+    large: TwoTerm<f64>,
+    rest: TwoTerm<f64>,
+}
 
 impl WideSum {
+    /// The power of two from which on products are large.
+    const LARGE: i32 = 900;
+    const SCALE: i32 = 530;
+
     pub(crate) fn new() -> Self {
-        Self(TwoTerm::zero())
+        Self { large: TwoTerm::zero(), rest: TwoTerm::zero() }
     }
 
     pub(crate) fn add_product<T: Float>(self, a: T, b: T) -> Self {
-        let (a, b) = (widen(a), widen(b));
-        let product = a * b;
-        Self(self.0.join(TwoTerm { sum: product, error: num_traits::Float::mul_add(a, b, -product) }))
+        let [a, b] = [a, b].map(|x| x.to_f64().unwrap_or(f64::NAN));
+        let joined = |sum: TwoTerm<f64>, a: f64, b: f64| {
+            let product = a * b;
+            sum.join(TwoTerm { sum: product, error: num_traits::Float::mul_add(a, b, -product) })
+        };
+        if (a * b).abs() < power(Self::LARGE) {
+            Self { rest: joined(self.rest, a, b), ..self }
+        } else {
+            let scale = power::<f64>(-Self::SCALE);
+            Self { large: joined(self.large, a * scale, b * scale), ..self }
+        }
     }
 
     /// The sum, rounded to `T`.
     pub(crate) fn value<T: Float>(self) -> T {
-        unwiden::<T>(self.0.value()).narrow()
+        self.scaled().narrow()
     }
 
     /// The sum over a divisor, rounded to `T`.
     pub(crate) fn divided_by<T: Float>(self, divisor: T) -> T {
-        unwiden::<T>(self.0.value()).div(Scaled::of(divisor)).narrow()
+        self.scaled().div(Scaled::of(divisor)).narrow()
+    }
+
+    /// The sum, with an exponent of its own.
+    pub(crate) fn scaled(self) -> Scaled<f64> {
+        Scaled::new(self.large.value(), 2 * Self::SCALE).add(Scaled::new(self.rest.value(), 0))
     }
 }
 

@@ -95,6 +95,52 @@ fn logits_are_scaled_and_biased_first() {
     everywhere!(scales_and_biases);
 }
 
+/// Rows whose largest number leaves the range, up or down, have probabilities all the same; their log-sum-exp is a fault.
+fn out_of_range<T: Float>() {
+    let (max, lowest) = (T::max_value(), T::neg_infinity());
+    let [zero, half, one] = [0.0, 0.5, 1.0].map(num::<T>);
+    let cases: [(f64, [T; 3], Option<[T; 3]>, [T; 3]); 9] = [
+        (2.0, [-max, -max, lowest], None, [half, half, zero]),
+        (4.0, [-max, -max * half, lowest], None, [zero, one, zero]),
+        (1e10, [-max, lowest, lowest], None, [one, zero, zero]),
+        (3.0, [max, max, -max], None, [half, half, zero]),
+        (-2.0, [-max, max, -max], None, [half, zero, half]),
+        (1.0, [-max, -max, zero], Some([-max, -max, lowest]), [half, half, zero]),
+        (1.0, [max, zero, max], Some([max, max, max]), [half, zero, half]),
+        (1.0, [-max, -max, zero], Some([-max, -max, zero]), [zero, zero, one]),
+        (1.0, [lowest; 3], Some([-max; 3]), [zero; 3]),
+    ];
+    for (scale, x, bias, want) in cases {
+        let context = format!("{scale} * {x:?} + {bias:?}");
+        let bias = bias.as_ref().map(|bias| mat(&bias[..], 1, 3));
+        let options = Softmax { scale: num(scale), bias, ..Softmax::default() };
+        let empty = usize::from(want == [zero; 3]);
+        let mut y = [T::nan(); 3];
+        assert_eq!(softmax_with(options, mat(&x, 1, 3), mat_mut(&mut y, 1, 3)), Ok(empty), "{context}");
+        assert_same(&context, &y, &want);
+        y = x;
+        assert_eq!(softmax_in_place(options, mat_mut(&mut y, 1, 3)), Ok(empty), "{context}");
+        assert_same(&context, &y, &want);
+        assert_eq!(log_softmax_with(options, mat(&x, 1, 3), mat_mut(&mut y, 1, 3)), Ok(empty), "{context}");
+        assert_same(&context, &y, &want.map(|p| p.ln()));
+        let (mut sum, is_in_range) = ([T::nan()], want[2] == one || empty > 0);
+        let result = nanproof::logsumexp_with(options, mat(&x, 1, 3), &mut sum);
+        assert_eq!(result.is_ok(), is_in_range, "{context}: {result:?}");
+        if !is_in_range {
+            assert_eq!(report(result).origin, Origin::Overflow, "{context}");
+        }
+    }
+    // An infinity that a factor turns around was passed in.
+    let options = Softmax { scale: -T::one(), ..Softmax::default() };
+    let found = report(softmax_with(options, mat(&[zero, lowest], 1, 2), mat_mut(&mut [zero; 2], 1, 2)));
+    assert_eq!((found.operand, found.index, found.origin), ("x", Index::Cell(0, 1), Origin::PassedIn));
+}
+
+#[test]
+fn logits_out_of_range() {
+    everywhere!(out_of_range);
+}
+
 fn faults_in_place<T: Float>() {
     let (rows, cols) = (3, 37);
     let clean = data::<T>(1, Kind::Within(20.0), rows * cols);
@@ -112,14 +158,7 @@ fn faults_in_place<T: Float>() {
             assert_same("cross-entropy", &x, &before);
         }
     }
-    // A scaled logit overflows, a loss is infinite.
-    let options = Softmax { scale: num(4.0), ..Softmax::default() };
-    let mut x = vec![T::max_value(), T::zero()];
-    let found = report(softmax_in_place(options, mat_mut(&mut x, 1, 2)));
-    assert_eq!((found.operand, found.class, found.origin), ("scale * x + bias", Class::PosInf, Origin::Overflow));
-    let mut y = x.clone();
-    let found = report(softmax_with(options, mat(&x, 1, 2), mat_mut(&mut y, 1, 2)));
-    assert_eq!((found.operand, found.index), ("scale * x + bias", Index::Cell(0, 0)));
+    // A loss is infinite.
     let mut x = [T::zero(), T::neg_infinity()];
     let found = report(cross_entropy_in_place(CrossEntropy::default(), mat_mut(&mut x, 1, 2), &[1]));
     assert_eq!(found.origin, Origin::DivisionByZero);

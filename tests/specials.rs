@@ -443,9 +443,28 @@ fn rescues<T: Float>() {
     assert_same("max + max - max", &c, &[max]);
 }
 
+/// Products far out of range cancel, to the last bit, and leave what is small beside them.
+fn cancellations<T: Float>() {
+    let h = T::max_value() / num(3.0);
+    for (b, left) in [([h, num(0.5), -h], 1.0), ([h, num(0.0), -h], 0.0), ([-h, num(3.0), h], 6.0)] {
+        let a = [h, num(2.0), h];
+        assert_eq!(dot(&a, &b), Ok(num(left)));
+        let mut c = [T::nan()];
+        matmul(mat(&a, 1, 3), mat(&b, 3, 1), mat_mut(&mut c, 1, 1)).expect("representable");
+        assert_same("product", &c, &[num(left)]);
+        nanproof::linear(nanproof::Activation::Tanh, mat(&a, 1, 3), mat(&b, 1, 3), None, mat_mut(&mut c, 1, 1))
+            .expect("representable");
+        let mut want = [T::nan()];
+        tanh(&[num(left)], &mut want).expect("finite");
+        assert_same("layer", &c, &want);
+    }
+    assert_eq!(sum(&[h, h, h, h, T::one(), -h, -h, -h, -h]), Ok(T::one()));
+}
+
 #[test]
 fn overflow_on_the_way_is_undone() {
     everywhere!(rescues);
+    everywhere!(cancellations);
 }
 
 /// The rescue mends the elements it can and leaves the others, which alone are reported.

@@ -16,7 +16,7 @@ use crate::sweep::{Formula, Guard, map};
 ///
 /// # Errors
 /// [`Error::Shape`](crate::Error::Shape) if the lengths differ; [`Error::NonFinite`](crate::Error::NonFinite) if a result
-/// is NaN or infinite, from 88.72284 on in `f32`, 709.782712893384 in `f64`.
+/// is NaN or infinite, from 88.72284 on in `f32`, above 709.782712893384 in `f64`.
 ///
 /// ```
 /// let mut y = [0.0_f64; 3];

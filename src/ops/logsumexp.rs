@@ -112,10 +112,14 @@ pub fn logsumexp_backward_with<T: Float>(
 
 fn forward<T: Float>(operation: &'static str, logits: Logits<'_, T>, x: MatRef<'_, T>, y: &mut [T]) -> Result<()> {
     check_len(operation, "y", y.len(), x.rows(), "the number of rows of x")?;
-    if apply_to_logits(LogSumExpRow, logits, y, None)?.finite {
+    let logits = Logits { is_relative: false, ..logits };
+    let seen = apply_to_logits(LogSumExpRow, logits, y, None)?;
+    let sank = |i: usize| y[i] == T::neg_infinity() && logits.has_logits(i);
+    if seen.finite && (logits.is_plain() || !(0..y.len()).any(sank)) {
         return Ok(());
     }
-    let outputs = [logits.as_read(), Operand::slice("y", y).overlook(|_, y| y == T::neg_infinity())];
+    let is_allowed = |index, y: T| y == T::neg_infinity() && !matches!(index, Index::At(i) if logits.has_logits(i));
+    let outputs = [logits.as_read(), Operand::slice("y", y).overlook(is_allowed)];
     diagnose(operation, logits.operands("x"), outputs, overflow_or_invalid)
 }
 

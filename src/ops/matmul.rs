@@ -12,7 +12,7 @@ use crate::gemm::{Gemm, Old, Target, lend_lists};
 use crate::isa::Isa;
 use crate::kernel::launch;
 use crate::ops::linear::Activation;
-use crate::scaled::{Scaled, unwiden, widen};
+use crate::scaled::{Scaled, WideSum, unwiden, widen};
 use crate::view::{MatMut, MatRef};
 
 /// Options of [`matmul_with`]: `C = alpha A B + beta C`.
@@ -340,8 +340,9 @@ pub(crate) fn ranges(len: usize, step: usize) -> impl Iterator<Item = Range<usiz
 impl<T: Float> Product<'_, T> {
     /// Computes those elements again that are not finite though all that they are made of is; whether C is finite then.
     ///
-    /// In `f64`, the operands of `f64` scaled so that nothing overflows, by the same kernel. The elements of the old C
-    /// are given row by row.
+    /// In `f64`, the operands of `f64` scaled so that nothing overflows, by the same kernel; where products cancel so far
+    /// that nothing but rounding errors may be left, one by one with those errors kept. The elements of the old C are given
+    /// row by row.
     #[cold]
     fn rescue(self, old: &[T], mut c: MatMut<'_, T>) -> Result<bool> {
         if self.activation != Activation::Identity {
@@ -368,12 +369,12 @@ impl<T: Float> Product<'_, T> {
                         if row_finite[row] && col_finite[col] && old.is_finite() {
                             let sums = match &sums {
                                 Some(sums) => sums,
-                                None => sums.insert(wide_product(
+                                None => sums.insert(WideProduct::new(
                                     a.submatrix(rows.clone(), 0..a.cols())?,
                                     b.submatrix(0..b.rows(), cols.clone())?,
                                 )?),
                             };
-                            let sum = unwiden::<T>(sums[i * cols.len() + j]);
+                            let sum = sums.get(i, j);
                             *c = Scaled::of(self.alpha).mul(sum).add(Scaled::of(beta).mul(Scaled::of(old))).narrow();
                         }
                         finite &= c.is_finite();
@@ -404,11 +405,37 @@ impl<T: Float> Copied<'_, T> {
     }
 }
 
-/// The product of the widened matrices.
-fn wide_product<T: Float>(a: MatRef<'_, T>, b: MatRef<'_, T>) -> Result<Vec<f64>> {
+/// A product in wide arithmetic.
+struct WideProduct<'a, T> {
+    a: MatRef<'a, T>,
+    b: MatRef<'a, T>,
+    sums: Vec<f64>,
+    /// The sums of the magnitudes of the products.
+    magnitudes: Vec<f64>,
+}
+
+impl<'a, T: Float> WideProduct<'a, T> {
+    fn new(a: MatRef<'a, T>, b: MatRef<'a, T>) -> Result<Self> {
+        Ok(Self { a, b, sums: wide_product(a, b, |x| x)?, magnitudes: wide_product(a, b, f64::abs)? })
+    }
+
+    fn get(&self, i: usize, j: usize) -> Scaled<f64> {
+        /// Of the digits of a sum half are right if no more than this part of the magnitudes is left of it.
+        const CANCELLED: f64 = 1e-8;
+        let at = i * self.b.cols() + j;
+        if self.sums[at].abs() > CANCELLED * self.magnitudes[at] {
+            return unwiden::<T>(self.sums[at]);
+        }
+        let factors = self.a.row_iter(i).zip(self.b.t().row_iter(j));
+        factors.fold(WideSum::new(), |sum, (&a, &b)| sum.add_product(a, b)).scaled()
+    }
+}
+
+/// The product of the widened matrices, of what `f` makes of their elements.
+fn wide_product<T: Float>(a: MatRef<'_, T>, b: MatRef<'_, T>, f: impl Fn(f64) -> f64) -> Result<Vec<f64>> {
     let mut sums = vec![0.0; a.rows() * b.cols()];
     for depth in ranges(a.cols(), RESCUE_DEPTH) {
-        let wide = |x: MatRef<'_, T>| x.to_vec().into_iter().map(widen).collect::<Vec<_>>();
+        let wide = |x: MatRef<'_, T>| x.to_vec().into_iter().map(|x| f(widen(x))).collect::<Vec<_>>();
         let (left, right) =
             (wide(a.submatrix(0..a.rows(), depth.clone())?), wide(b.submatrix(depth.clone(), 0..b.cols())?));
         launch(Gemm {

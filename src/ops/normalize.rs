@@ -337,6 +337,9 @@ fn forward<T: Float>(
             check_len(operation, name, operand.len(), x.cols(), "the number of columns of x")?;
         }
     }
+    if x.area() == 0 {
+        return Ok(());
+    }
     let map = Map::Unit(unit);
     let is_finite = if weight.is_none() && bias.is_none() {
         map_rows(map, x, &[T::one()], y.reborrow())?

@@ -86,7 +86,8 @@ pub struct AdamW<T> {
     pub beta1: T,
     /// How much of the mean square is kept, in `[0, 1)`.
     pub beta2: T,
-    /// What keeps the quotient finite where the mean square is 0: a normal number above 0.
+    /// What keeps the quotient finite where the mean square is 0: a normal number above 0. Gradients whose squares
+    /// underflow are divided by it alone, so it bounds a step by the mean gradient times `learning_rate / eps`.
     pub eps: T,
     /// The pull of each weight towards 0, 0 or more.
     pub weight_decay: T,
@@ -146,7 +147,8 @@ pub struct Adam<T> {
     pub beta1: T,
     /// How much of the mean square is kept, in `[0, 1)`.
     pub beta2: T,
-    /// What keeps the quotient finite where the mean square is 0: a normal number above 0.
+    /// What keeps the quotient finite where the mean square is 0: a normal number above 0. Gradients whose squares
+    /// underflow are divided by it alone, so it bounds a step by the mean gradient times `learning_rate / eps`.
     pub eps: T,
     /// The part of each weight that is added to its gradient, 0 or more; 0 by default.
     pub weight_decay: T,

@@ -31,7 +31,8 @@ pub enum EmptyRow {
 /// Options of the softmax functions: what each logit is read as, and what an empty row gives.
 ///
 /// A logit `x` is read as `scale x + bias`, the product and the sum rounded once each, or as `-inf` where it is masked;
-/// what stands behind a mask is not looked at.
+/// what stands behind a mask is not looked at. In a row whose largest number would leave the range the numbers are read
+/// less that one, from which the same probabilities follow.
 ///
 /// ```
 /// use nanproof::{MatMut, MatRef, Softmax, softmax_with};
@@ -81,7 +82,7 @@ impl<'a, T: Float> Softmax<'a, T> {
         for (operand, found) in [("bias", bias.map(MatRef::shape)), ("mask", mask.map(MatRef::shape))] {
             check_shape(operation, operand, found.unwrap_or(shape), shape, "the shape of x")?;
         }
-        Ok(Logits { x, scale, bias, mask, causal })
+        Ok(Logits { x, scale, bias, mask, causal, is_relative: true })
     }
 
     /// The options of some of the rows.
