@@ -104,6 +104,7 @@
 //! | hyper-parameters | [`GradientFlag::UpdateTooLarge`] from the first step | a smaller learning rate: updates near a thousandth of the weights |
 //! | division by zero | no number is the answer, or a division by zero | [`safe_div`], [`safe_sqrt`], [`safe_ln`], [`xlogy`] and their gradients |
 //!
+//! There are no functions for first weights here: each is one line with the generator of random numbers that you have.
 //! The example `six_causes` of this repository provokes each of them, shows the report, and cures it.
 //!
 //! # 6. Make it happen again

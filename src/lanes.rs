@@ -166,6 +166,12 @@ impl<T: Float, S: Simd<T>> Lanes<T, S> {
         Self::new(self.simd, self.simd.shr(self.vector, n))
     }
 
+    /// The bit whose number the bits are, alone.
+    #[inline(always)]
+    pub(crate) fn bit(self) -> Self {
+        Self::new(self.simd, self.simd.bit(self.vector))
+    }
+
     /// The entries of a table whose numbers are the last three bits of the lanes.
     #[inline(always)]
     pub(crate) fn lookup(self, table: &[T; 8]) -> Self {

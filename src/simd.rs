@@ -146,6 +146,8 @@ pub trait Simd<T: Float>: Copy + Debug + Send + Sync {
     fn shl(self, a: Self::Vector, n: u32) -> Self::Vector;
     /// The bits shifted right by `n`, which is less than the width of `T`; zeros come in.
     fn shr(self, a: Self::Vector, n: u32) -> Self::Vector;
+    /// Of the bits as an integer `n`, the bit `1 << n` alone; 0 where `T` has not so many.
+    fn bit(self, a: Self::Vector) -> Self::Vector;
 
     /// For each lane, the entry of the table whose number is the last three bits of the lane.
     fn lookup(self, table: &[T; 8], a: Self::Vector) -> Self::Vector;

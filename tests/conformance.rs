@@ -77,6 +77,10 @@ fn every_operation<T: Float, S: Simd<T>>(simd: S, case: &Case<T>, i: usize) {
     exact("int_sub", simd.int_sub(a, b), &|a, b, _| a.wrapping_sub(b));
     exact("shl", simd.shl(a, n), &|a, _, _| a << n);
     exact("shr", simd.shr(a, n), &|a, _, _| a >> n);
+    let width = 8 * size_of::<T>() as u32;
+    let bit = |n: u64| if n < u64::from(width) { 1 << n } else { 0 };
+    exact("bit", simd.bit(simd.shr(a, width - 7)), &|a, _, _| bit(a >> (width - 7)));
+    exact("bit", simd.bit(a), &|a, _, _| bit(a));
     let table = case[1].first_chunk().expect("a table");
     exact("lookup", simd.lookup(table, a), &|a, _, _| table[(a & 7) as usize].to_bits());
     for (half, got) in simd.widen(a).into_iter().chain(simd.load_wide(block(&case[0]))).enumerate() {

@@ -203,6 +203,31 @@ fn statistics_are_those_of_plain_loops() {
     everywhere!(statistics);
 }
 
+fn drifting_exponents<T: Float>() {
+    // Each exponent 1001 times, so that they leave the range that the chunk before had; zeros and numbers far off between.
+    let exponents = || (-120..120_i32).flat_map(|e| [e; 1001]);
+    let x: Vec<T> = exponents()
+        .enumerate()
+        .map(|(i, e)| match i % 4096 {
+            17 => T::zero(),
+            18 => T::from(2.0).expect("a number").powi(-e),
+            _ => T::from(-1.5).expect("a number") * T::from(2.0).expect("a number").powi(e),
+        })
+        .collect();
+    let stats = TensorStats::of(&x).expect("an instruction set that is there");
+    let mut counts = std::collections::BTreeMap::new();
+    for (i, e) in exponents().enumerate().filter(|(i, _)| i % 4096 != 17) {
+        *counts.entry(if i % 4096 == 18 { -e } else { e }).or_insert(0) += 1;
+    }
+    assert_eq!(stats.exponents.iter().collect::<Vec<_>>(), counts.into_iter().collect::<Vec<_>>());
+    assert_eq!(stats.zeros, x.iter().filter(|x| x.is_zero()).count());
+}
+
+#[test]
+fn exponents_are_counted_where_they_drift() {
+    everywhere!(drifting_exponents);
+}
+
 #[test]
 fn a_mean_that_is_large_beside_the_deviation_does_no_harm() {
     let x: Vec<f64> = (0..10_000).map(|i| 1e8 + f64::from(i % 2)).collect();

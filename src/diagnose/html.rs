@@ -11,8 +11,9 @@ use crate::diagnose::gradient_log::{GradientLog, GradientRecord, LogError, Tenso
 use crate::diagnose::judge::GradientFlag;
 use crate::diagnose::tensor_stats::TensorStats;
 
-/// Width and height of a plot; the browser scales it.
-const SIZE: (u32, u32) = (500, 310);
+/// Width and height of a plot. The browser scales it by little, so that labels stay as large as they are here: three stand
+/// side by side on a wide page, and one fits a narrow page.
+const SIZE: (u32, u32) = (420, 270);
 
 /// Points of a line, and columns of a heat map: records between them are taken together.
 const COLUMNS: usize = 96;
@@ -49,7 +50,7 @@ macro_rules! axes {
             .label_style(("sans-serif", 14, &TEXT_COLOR))
             .x_labels(6)
             .y_labels($labels)
-            .x_label_formatter(&|x| format!("{x:.0}"))
+            .x_label_formatter(&|x| whole(*x, ""))
             .y_label_formatter(&$label)
             .x_desc("step")
             .draw()?
@@ -63,7 +64,8 @@ h2 { font-size: 1.1rem; margin: 1.6rem 0 .3rem; }
 figure { margin: 0; min-width: 0; }
 figcaption { font-size: .9rem; color: #444; overflow-wrap: anywhere; }
 svg { width: 100%; height: auto; display: block; }
-.plots { display: grid; gap: 1rem 1.5rem; grid-template-columns: repeat(auto-fill, minmax(min(100%, 520px), 1fr)); }
+rect { shape-rendering: crispEdges; }
+.plots { display: grid; gap: 1rem 1.5rem; grid-template-columns: repeat(auto-fill, minmax(min(100%, 400px), 1fr)); }
 .key { display: flex; flex-wrap: wrap; gap: .1rem 1rem; padding: 0; margin: .3rem 0; list-style: none; font-size: .9rem; }
 .key span { display: inline-block; width: 1.1rem; height: .3rem; margin-right: .4rem; vertical-align: middle; }
 .scroll { overflow-x: auto; }
@@ -123,9 +125,10 @@ impl GradientLog {
         };
         write!(
             page,
-            "<p>{} tensors, steps {first} to {last}, {} events</p>",
-            self.tensors().len(),
-            self.events().len()
+            "<p>{}, {}, from {first} to {last}, {}</p>",
+            counted(self.tensors().len(), "tensor"),
+            counted(steps.len(), "step"),
+            counted(self.events().len(), "event")
         )?;
         page += &self.key()?;
         page += "<div class=\"plots\">";
@@ -143,7 +146,14 @@ impl GradientLog {
                  darker, the more. Dashed lines: below 2<sup>-14</sup> f16 loses digits, below 2<sup>-25</sup> everything, \
                  from 2<sup>16</sup> on it overflows.</p><div class=\"plots\">";
         for tensor in self.tensors().iter().filter(|tensor| tensor.last_gradient().is_some()).take(MAPS) {
-            figure(&mut page, &tensor.name, heat_map(tensor)?)?;
+            let is_drawable =
+                |record: &GradientRecord| record.gradient.as_ref().is_some_and(|stats| stats.largest > 0.0);
+            let map = if tensor.records.iter().any(is_drawable) {
+                heat_map(tensor)?
+            } else {
+                "<p>Nothing but 0 and what is not finite.</p>".into()
+            };
+            figure(&mut page, &tensor.name, map)?;
         }
         write!(page, "</div>{}{}</body></html>", self.tensor_table()?, self.event_table()?)?;
         Ok(page)
@@ -173,6 +183,7 @@ impl GradientLog {
             let steps = step_range(steps);
             let mut chart = ChartBuilder::on(area)
                 .margin(8)
+                .margin_right(16)
                 .x_label_area_size(36)
                 .y_label_area_size(54)
                 .build_cartesian_2d(steps.clone(), low..high)?;
@@ -261,10 +272,11 @@ fn heat_map(tensor: &TensorRecords) -> Result<String, Box<dyn std::error::Error>
         let range = step_range(&steps);
         let mut chart = ChartBuilder::on(area)
             .margin(8)
+            .margin_right(16)
             .x_label_area_size(36)
             .y_label_area_size(54)
             .build_cartesian_2d(range.clone(), low..high)?;
-        axes!(chart, |y: &f64| format!("2^{y:.0}"), 8);
+        axes!(chart, |y: &f64| whole(*y, "2^"), 8);
         for (i, (step, stats)) in columns.iter().enumerate() {
             let right = steps.get(i + 1).map_or(range.end, |&next| next as f64);
             chart.draw_series(stats.exponents.iter().map(|(e, count)| {
@@ -297,6 +309,16 @@ fn draw(
 fn step_range(steps: &[u64]) -> std::ops::Range<f64> {
     let (first, last) = (steps.first().map_or(0.0, |&step| step as f64), steps.last().map_or(0.0, |&step| step as f64));
     first..last + ((last - first) / steps.len().saturating_sub(1).max(1) as f64).max(1.0)
+}
+
+/// The label of a whole number; none between two of them, where the axis is short.
+fn whole(x: f64, prefix: &str) -> String {
+    if (x - x.round()).abs() < 1e-6 { format!("{prefix}{}", x.round() as i64) } else { String::new() }
+}
+
+/// How many things.
+fn counted(count: usize, thing: &str) -> String {
+    format!("{count} {thing}{}", if count == 1 { "" } else { "s" })
 }
 
 /// About [`COLUMNS`] of them, evenly chosen.

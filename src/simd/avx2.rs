@@ -323,6 +323,14 @@ impl Simd<f32> for Avx2 {
         )
     }
     #[inline(always)]
+    fn bit(self, a: [f32x8; 2]) -> [f32x8; 2] {
+        both(
+            a,
+            #[inline(always)]
+            |a| cast(self.0.shl_dyn_u32x8(self.0.splat_u32x8(1), cast(a))),
+        )
+    }
+    #[inline(always)]
     fn lookup(self, table: &[f32; 8], a: [f32x8; 2]) -> [f32x8; 2] {
         both(
             a,
@@ -592,6 +600,14 @@ impl Simd<f64> for Avx2 {
             a,
             #[inline(always)]
             |a| cast(self.0.shr_u64x4(cast(a), u64x2(u64::from(n), 0))),
+        )
+    }
+    #[inline(always)]
+    fn bit(self, a: [f64x4; 2]) -> [f64x4; 2] {
+        both(
+            a,
+            #[inline(always)]
+            |a| cast(self.0.shl_dyn_u64x4(self.0.splat_u64x4(1), cast(a))),
         )
     }
     /// By halves of numbers, in halves of the table, between which the third bit of the number of the entry decides.

@@ -187,6 +187,10 @@ impl Simd<f32> for Avx512 {
         cast(self.0.shr_u32x16(a, u64x2(u64::from(n), 0)))
     }
     #[inline(always)]
+    fn bit(self, a: f32x16) -> f32x16 {
+        cast(self.0.shl_dyn_u32x16(self.0.splat_u32x16(1), cast(a)))
+    }
+    #[inline(always)]
     fn lookup(self, table: &[f32; 8], a: f32x16) -> f32x16 {
         let table: f32x16 = cast([*table; 2]);
         cast(self.0.avx512f._mm512_permutexvar_ps(cast(a), cast(table)))
@@ -364,6 +368,10 @@ impl Simd<f64> for Avx512 {
     fn shr(self, a: f64x8, n: u32) -> f64x8 {
         let a: u64x8 = cast(a);
         cast(self.0.shr_u64x8(a, u64x2(u64::from(n), 0)))
+    }
+    #[inline(always)]
+    fn bit(self, a: f64x8) -> f64x8 {
+        cast(self.0.shl_dyn_u64x8(self.0.splat_u64x8(1), cast(a)))
     }
     #[inline(always)]
     fn lookup(self, table: &[f64; 8], a: f64x8) -> f64x8 {

@@ -153,6 +153,10 @@ impl Simd<f32> for Baseline {
         f32x16::from_bits(a.to_bits() >> n)
     }
     #[inline(always)]
+    fn bit(self, a: f32x16) -> f32x16 {
+        f32x16::new(a.to_array().map(|a| f32::from_bits(if a.to_bits() < 32 { 1 << a.to_bits() } else { 0 })))
+    }
+    #[inline(always)]
     fn lookup(self, table: &[f32; 8], a: f32x16) -> f32x16 {
         f32x16::new(a.to_array().map(|a| table[(a.to_bits() & 7) as usize]))
     }
@@ -304,6 +308,10 @@ impl Simd<f64> for Baseline {
     #[inline(always)]
     fn shr(self, a: f64x8, n: u32) -> f64x8 {
         f64x8::from_bits(a.to_bits() >> n)
+    }
+    #[inline(always)]
+    fn bit(self, a: f64x8) -> f64x8 {
+        f64x8::new(a.to_array().map(|a| f64::from_bits(if a.to_bits() < 64 { 1 << a.to_bits() } else { 0 })))
     }
     #[inline(always)]
     fn lookup(self, table: &[f64; 8], a: f64x8) -> f64x8 {

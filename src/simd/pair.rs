@@ -98,6 +98,10 @@ impl<T: Float, S: Simd<T>> Simd<T> for Pair<S> {
         [self.0.shr(a, n), self.0.shr(b, n)]
     }
     #[inline(always)]
+    fn bit(self, [a, b]: Self::Vector) -> Self::Vector {
+        [self.0.bit(a), self.0.bit(b)]
+    }
+    #[inline(always)]
     fn lookup(self, table: &[T; 8], [a, b]: Self::Vector) -> Self::Vector {
         [self.0.lookup(table, a), self.0.lookup(table, b)]
     }
