@@ -236,6 +236,13 @@ fn a_mean_that_is_large_beside_the_deviation_does_no_harm() {
 }
 
 #[test]
+fn a_norm_out_of_range_does_not_take_the_root_mean_square_with_it() {
+    let stats = TensorStats::of(&[f64::MAX, -f64::MAX, f64::MAX]).expect("statistics");
+    assert_eq!((stats.norm, stats.largest), (f64::INFINITY, f64::MAX));
+    assert!((stats.rms() / f64::MAX - 1.0).abs() < 1e-12, "{:e}", stats.rms());
+}
+
+#[test]
 fn statistics_have_the_same_bits_everywhere() {
     let x: Vec<f32> = data(3, Kind::Special, 300_000);
     let mut all = Vec::new();

@@ -103,7 +103,11 @@ impl TensorStats {
     #[must_use]
     pub fn rms(&self) -> f64 {
         let count = self.len - self.not_finite();
-        if count == 0 { 0.0 } else { self.norm / num_traits::Float::sqrt(count as f64) }
+        match self.norm {
+            _ if count == 0 => 0.0,
+            norm if norm.is_finite() => norm / num_traits::Float::sqrt(count as f64),
+            _ => num_traits::Float::hypot(self.mean, self.std),
+        }
     }
 }
 
