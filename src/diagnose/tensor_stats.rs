@@ -375,6 +375,7 @@ impl<T: Float> Seen<T> {
         let mut counters = Counters::new(simd);
         let mut group_number = 0;
         each_group_in_place(
+            simd,
             [x],
             T::zero(),
             #[inline(always)]
