@@ -330,6 +330,10 @@ fn updates_and_dead_units_are_flagged() {
     log.record_units(5, "h", mat(&[0.0_f32; 6], 2, 3)).expect("in order");
     log.record_units(6, "h", mat(&[0.0_f32; 6], 2, 3)).expect("in order");
     assert_eq!(kinds(&log), [(6, 6, "dead")], "all three, which is more than half");
+
+    // A batch without rows, of any number of units.
+    let none = nanproof::MatRef::<f32>::new(&[], 0, usize::MAX).expect("empty");
+    assert_eq!(GradientLog::default().record_units(0, "none", none).expect("a record").dead_units, None);
 }
 
 #[test]

@@ -191,6 +191,7 @@ impl GradientLog {
     }
 
     /// Records which units of a layer do nothing: those whose column is 0 in every row, of activations or of gradients.
+    /// Without rows nothing is said of them.
     ///
     /// # Errors
     /// As [`record`](Self::record); [`LogError::Length`] if the number of columns changed.
@@ -215,6 +216,10 @@ impl GradientLog {
         let i = self.tensor(step, name, |record| record.dead_units.is_some())?;
         let units = |tensor: &TensorRecords| tensor.silent.as_ref().map(Vec::len);
         check_length(self.tensors.get(i), step, x.cols(), units)?;
+        if x.rows() == 0 {
+            self.tensor_mut(i, name);
+            return self.enter(i, step, Vec::new(), |_| {});
+        }
 
         let dead_after = self.rules.dead_after;
         let silent = self.tensor_mut(i, name).silent.get_or_insert_with(|| vec![0; x.cols()]);
