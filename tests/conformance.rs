@@ -96,7 +96,8 @@ fn every_operation<T: Float, S: Simd<T>>(simd: S, case: &Case<T>, i: usize) {
         for (lane, got) in got.into_iter().enumerate() {
             let [a, b, c] = case.each_ref().map(|x| x[lane].to_f64().expect("every number fits"));
             let want = a * b + c;
-            assert!(same_bits(got, want) || got.is_nan() && want.is_nan(), "{} exact {case:?}", type_name::<S>());
+            let right = same_bits(got, want) || got.is_nan() && want.is_nan();
+            assert!(right, "{} mul_add_exact: {a:e} * {b:e} + {c:e} gives {got:e}, not {want:e}", type_name::<S>());
         }
     }
     compare::<T, S>("splat", case, simd.store(simd.splat(case[0][0])), |_, _, _| case[0][0], same_bits);
