@@ -14,7 +14,7 @@ use crate::logits::{
 use crate::math;
 use crate::rows::RowsSeen;
 use crate::simd::Simd;
-use crate::sweep::sweep;
+use crate::sweep::{each_block, sweep};
 use crate::view::{MatMut, MatRef};
 
 /// The entropy of the softmax of each row: `h[i] = -sum(p ln p)` with `p = softmax(x[i, ..])`, in nats.
@@ -117,6 +117,25 @@ fn is_faint<T: Float>(sum: T) -> bool {
 fn out_of_reach<T: Float>() -> T {
     let two = T::one() + T::one();
     two * two * T::EXP_ZERO_BELOW
+}
+
+/// Whether an entry so far below the maximum that its probability may be subnormal is within reach.
+#[inline(always)]
+fn has_faint_exp<T: Float, S: Simd<T>>(simd: S, x: &[T], max: T) -> bool {
+    let quarter = T::EXP_NORMAL_FROM * T::from(0.25).expect("a number"); // more than the logarithm of any number of entries
+    let [greatest, least] = [max + (T::EXP_NORMAL_FROM - quarter), max + out_of_reach()].map(
+        #[inline(always)]
+        |x| Lanes::splat(simd, x),
+    );
+    let mut is_any = Mask::first(simd, 0);
+    each_block(
+        simd,
+        x,
+        T::neg_infinity(),
+        #[inline(always)]
+        |x| is_any = is_any | (least.lt(x) & x.lt(greatest)),
+    );
+    is_any.any()
 }
 
 /// The entropy where all but the maximum have a sum of exponentials so small that `ln(1 + sum) = sum`.
@@ -237,12 +256,8 @@ impl<T: Float> LogitRowFormula<T> for EntropyBackwardRow<'_, T> {
         row_normalize(simd, x, row, T::one(), dx);
         let mut watch = Watch::new(simd);
         let mut is_any_faint = Mask::first(simd, 0);
-        let [max, least, least_normal] =
-            [row.max, row.max + out_of_reach(), T::min_positive_value() + T::min_positive_value()].map(
-                #[inline(always)]
-                |x| Lanes::splat(simd, x),
-            );
-        let [lanes_dh, lanes_distance] = [dh, distance].map(
+        let twice_least = T::min_positive_value() + T::min_positive_value();
+        let [max, lanes_dh, lanes_distance, twice_least] = [row.max, dh, distance, twice_least].map(
             #[inline(always)]
             |x| Lanes::splat(simd, x),
         );
@@ -252,9 +267,9 @@ impl<T: Float> LogitRowFormula<T> for EntropyBackwardRow<'_, T> {
             [&mut *dx],
             #[inline(always)]
             |[x], [p]| {
-                let zero = Lanes::zero(simd);
-                is_any_faint = is_any_faint | (p.lt(least_normal) & least.lt(x));
-                let result = p.eq(zero).select(zero, lanes_dh * (p * ((max - x) - lanes_distance)));
+                let is_faint = p.lt(twice_least);
+                is_any_faint = is_any_faint | is_faint;
+                let result = is_faint.select(Lanes::zero(simd), lanes_dh * (p * ((max - x) - lanes_distance)));
                 watch.see(result);
                 [result]
             },
@@ -262,8 +277,9 @@ impl<T: Float> LogitRowFormula<T> for EntropyBackwardRow<'_, T> {
         if !row.is_plain() || !dh.is_finite() {
             return RowsSeen::finite(false);
         }
-        let is_faint = is_any_faint.any() || !distance.is_zero() && is_faint(distance);
-        RowsSeen::finite(if is_faint {
+        // Most often what is faint is `-inf`.
+        let is_rounded = is_any_faint.any() && has_faint_exp(simd, x, row.max);
+        RowsSeen::finite(if is_rounded || !distance.is_zero() && is_faint(distance) {
             outline_rare(simd, FaintGradient { x, row, dh, dx })
         } else {
             watch.all_finite()
