@@ -9,7 +9,7 @@ use crate::kernel::{Join, Kernel, Runs, launch, outline, outline_rare};
 use crate::lanes::Lanes;
 use crate::math;
 use crate::moments::Extended;
-use crate::reduce::{TwoTerm, sum_terms};
+use crate::reduce::{Accumulator, TwoTerm, sum_terms};
 use crate::rows::RowsSeen;
 use crate::scaled::power;
 use crate::simd::Simd;
@@ -379,7 +379,9 @@ impl<T: Float> RowSum<T> {
         let inverse = one / total.sum;
         let residual = fma(simd, -inverse, total.sum, one) - inverse * total.error;
         let product = factor * inverse;
-        TwoTerm { sum: product, error: fma(simd, factor, inverse, -product) + product * residual }
+        let error = fma(simd, factor, inverse, -product) + product * residual;
+        // The rounding error of an infinite product is NaN.
+        TwoTerm { sum: product, error: if product.is_infinite() { T::zero() } else { error } }
     }
 }
 
@@ -800,13 +802,26 @@ impl<T: Float> Kernel for SmallExp<'_, T> {
 /// A function of its own, as [`row_exp`].
 #[inline(always)]
 pub(crate) fn row_normalize<T: Float, S: Simd<T>>(simd: S, x: &[T], row: RowSum<T>, factor: T, y: &mut [T]) {
+    row_normalize_scaled(simd, x, row, (factor, T::zero()), y);
+}
+
+/// [`row_normalize`] with the factor `m 2^n`, `(m, n)` being its parts.
+#[inline(always)]
+pub(crate) fn row_normalize_scaled<T: Float, S: Simd<T>>(
+    simd: S,
+    x: &[T],
+    row: RowSum<T>,
+    factor: (T, T),
+    y: &mut [T],
+) {
     outline(simd, RowNormalize { x, row, factor, y });
 }
 
 struct RowNormalize<'a, T> {
     x: &'a [T],
     row: RowSum<T>,
-    factor: T,
+    /// A number and the power of two that it is multiplied by.
+    factor: (T, T),
     y: &'a mut [T],
 }
 
@@ -822,10 +837,10 @@ impl<T: Float> Kernel for RowNormalize<'_, T> {
 
 /// See [`row_normalize`].
 #[inline(always)]
-pub(crate) fn row_normalize_inline<T: Float, S: Simd<T>>(simd: S, x: &[T], row: RowSum<T>, factor: T, y: &mut [T]) {
+fn row_normalize_inline<T: Float, S: Simd<T>>(simd: S, x: &[T], row: RowSum<T>, (factor, power): (T, T), y: &mut [T]) {
     let weight = row.weight(simd, factor);
     let (weight, weight_error) = (Lanes::splat(simd, weight.sum), Lanes::splat(simd, weight.error));
-    if factor.abs() <= T::one() || !row.is_plain() {
+    if factor.abs() <= T::one() && power.is_zero() || !row.is_plain() {
         sweep(
             simd,
             [],
@@ -835,7 +850,7 @@ pub(crate) fn row_normalize_inline<T: Float, S: Simd<T>>(simd: S, x: &[T], row: 
         );
     } else {
         let (zero, one) = (Lanes::zero(simd), Lanes::splat(simd, T::one()));
-        let half = one / (one + one);
+        let (half, double) = (one / (one + one), Lanes::splat(simd, power) + one);
         sweep(
             simd,
             [x],
@@ -845,11 +860,60 @@ pub(crate) fn row_normalize_inline<T: Float, S: Simd<T>>(simd: S, x: &[T], row: 
                 let (difference, error) = below_max(x, row.max);
                 let (e, exponent) = math::exp_parts(difference, error);
                 let half = e * half; // below 1: its product with the weight does not overflow
-                let result = math::scale(half.mul_add(weight, half * weight_error), exponent + one);
+                let result = math::scale(half.mul_add(weight, half * weight_error), exponent + double);
                 [e.eq(zero).select(zero, result)] // also where the factor is infinite
             },
         );
     }
+}
+
+/// Numbers in two terms, and the exponents of the powers of two that they are multiplied by.
+pub(crate) type Raised<T, S> = ((Lanes<T, S>, Lanes<T, S>), Lanes<T, S>);
+
+/// The sum of terms that have exponents of their own, with that of the largest.
+///
+/// What is multiplied is 0 or between 2^-4 and 2^4 in magnitude. What is missing in the last block is `fill`.
+#[inline(always)]
+pub(crate) fn sum_with_exponents<T: Float, S: Simd<T>, const N: usize>(
+    simd: S,
+    inputs: [&[T]; N],
+    fill: T,
+    term: impl Fn([Lanes<T, S>; N]) -> Raised<T, S>,
+) -> (TwoTerm<T>, T) {
+    let (zero, lowest) = (Lanes::zero(simd), Lanes::splat(simd, T::neg_infinity()));
+    let mut exponents = lowest;
+    each_group(
+        simd,
+        inputs,
+        fill,
+        #[inline(always)]
+        |group| {
+            for x in group {
+                let ((product, _), exponent) = term(x);
+                exponents = product.eq(zero).select(lowest, exponent).larger(exponents);
+            }
+        },
+    );
+    let exponent = largest(exponents);
+    if exponent == T::neg_infinity() {
+        return (TwoTerm::zero(), T::zero());
+    }
+    let exponents = Lanes::splat(simd, exponent);
+    let mut sum = Accumulator::new(simd);
+    each_group(
+        simd,
+        inputs,
+        fill,
+        #[inline(always)]
+        |group| {
+            for x in group {
+                let ((product, low), exponent) = term(x);
+                let down = exponent - exponents;
+                sum.add_with_error((math::scale(product, down), math::scale(low, down)));
+            }
+        },
+    );
+    (sum.total(), exponent)
 }
 
 /// `sum(weights (max - x))`, where a weight of 0 does not count.

@@ -1053,12 +1053,15 @@ pub fn softmax_entropy<T: Float>(x: &[T]) -> Wide {
 /// ```
 #[must_use]
 pub fn softmax_entropy_backward<T: Float>(x: &[T], dh: T) -> Vec<Wide> {
-    let (row, entropy) = (Row::new(x), softmax_entropy(x));
+    // The logarithm of the sum, in both, is left out: small differences would be lost in it.
+    let row = Row::new(x);
+    let possible = x.iter().filter(|&&x| x != T::neg_infinity());
+    let mean = possible.fold(Wide::ZERO, |sum, &x| sum - row.probability(x) * row.below_max(x));
     let gradient = |&x: &T| {
         if x == T::neg_infinity() {
             return Wide::ZERO;
         }
-        Wide::new(dh) * row.probability(x) * (row.loss(x) - entropy)
+        -(Wide::new(dh) * row.probability(x) * (row.below_max(x) + mean))
     };
     x.iter().map(gradient).collect()
 }

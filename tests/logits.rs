@@ -3,15 +3,15 @@
 
 mod common;
 
-use common::{Kind, Rng, Worst, assert_same, data, mat, mat_mut, num, on_every_isa, report, same, wide};
+use common::{Kind, Rng, Worst, assert_same, data, draw, mat, mat_mut, num, nums, on_every_isa, report, same, wide};
 use nanproof::reference::{self, Wide};
 use nanproof::{
     Class, CrossEntropy, Error, Float, Index, LogSumExp, MatRef, Origin, Reduction, Softmax, Targets, argmax_rows,
     argmin_rows, binary_cross_entropy, binary_cross_entropy_backward, cross_entropy, cross_entropy_backward,
     cross_entropy_in_place, cross_entropy_with_gradient, kl_divergence, kl_divergence_backward, log_softmax,
-    log_softmax_with, logsumexp_weighted, logsumexp_weighted_backward, max_rows, max_rows_backward, min_rows,
-    min_rows_backward, softmax, softmax_backward, softmax_backward_with, softmax_entropy, softmax_entropy_backward,
-    softmax_in_place, softmax_with,
+    log_softmax_with, logsumexp_backward, logsumexp_backward_with, logsumexp_weighted, logsumexp_weighted_backward,
+    max_rows, max_rows_backward, min_rows, min_rows_backward, softmax, softmax_backward, softmax_backward_with,
+    softmax_entropy, softmax_entropy_backward, softmax_in_place, softmax_with,
 };
 
 const SHAPES: [(usize, usize); 8] = [(1, 1), (2, 3), (3, 16), (4, 17), (2, 63), (2, 64), (3, 65), (2, 300)];
@@ -368,6 +368,240 @@ fn weighted_sums<T: Float>() {
 fn log_sum_exp_with_weights() {
     weighted_sums::<f32>();
     weighted_sums::<f64>();
+}
+
+/// What a sum of weighted exponentials and its gradient should be, in wide numbers.
+struct WeightedWant {
+    /// Each over the exponential of the maximum.
+    terms: Vec<Wide>,
+    sum: Wide,
+    log: Wide,
+    /// The sum of magnitudes over that of the sum: what cancels.
+    cancelled: f64,
+}
+
+impl WeightedWant {
+    fn new<T: Float>(x: &[T], b: &[T]) -> Self {
+        let counts = |(x, b): &(&T, &T)| !b.is_zero() && **x != T::neg_infinity();
+        let entries = || x.iter().zip(b);
+        let max = entries().filter(counts).fold(T::neg_infinity(), |max, (&x, _)| max.max(x));
+        let term = |(&x, &b): (&T, &T)| Wide::new(b) * (Wide::new(x) - Wide::new(max)).exp();
+        let zero = Wide::new(0.0);
+        let terms = entries().map(|entry| if counts(&entry) { term(entry) } else { zero }).collect::<Vec<_>>();
+        let sum = terms.iter().fold(zero, |sum, &term| sum + term);
+        let size = terms.iter().fold(zero, |sum, &term| sum + term.abs());
+        Self { terms, sum, log: Wide::new(max) + sum.abs().ln(), cancelled: (size / sum.abs()).to_f64() }
+    }
+
+    /// Compares results with their bounds; where all but a hundredth may have cancelled there is nothing to compare.
+    fn check<T: Float>(&self, [value, gradient]: &mut [Worst; 2], x: &[T], b: &[T], dy: T) {
+        let (u, len, context) =
+            (wide(T::epsilon()) / 2.0, x.len(), || format!("{:.200}, {dy:e}", format!("{x:?}, {b:?}")));
+        if !(u * self.cancelled < 0.01) {
+            return;
+        }
+        let (mut y, mut sign, mut dx) = ([T::nan()], [T::nan()], vec![T::nan(); len]);
+        logsumexp_weighted(mat(x, 1, len), mat(b, 1, len), &mut y, &mut sign)
+            .unwrap_or_else(|_| panic!("{}", context()));
+        assert_eq!(sign[0], if self.sum > Wide::new(0.0) { T::one() } else { -T::one() }, "{}", context());
+        let bound = u * (4.0 * self.log.abs().to_f64() + 2.0 * self.cancelled);
+        value.meet((Wide::new(y[0]) - self.log).abs().to_f64() / bound, context);
+        let want = self.terms.iter().map(|&term| Wide::new(dy) * (term / self.sum)).collect::<Vec<_>>();
+        let result = logsumexp_weighted_backward(mat(x, 1, len), mat(b, 1, len), &[dy], mat_mut(&mut dx, 1, len));
+        if result.is_err() {
+            let largest = want.iter().fold(0.0, |largest, want| want.abs().to_f64().max(largest));
+            assert!(largest > 0.99 * wide(T::max_value()), "{}", context());
+            return;
+        }
+        for (&dx, &want) in dx.iter().zip(&want) {
+            let relative = Wide::new(u * (6.0 + 2.0 * self.cancelled));
+            let bound = want.abs() * relative + Wide::new(T::from_bits(1));
+            gradient.meet(((Wide::new(dx) - want).abs() / bound).to_f64(), context);
+        }
+    }
+}
+
+fn weights_of_every_size<T: Float>() {
+    let mut worst = ["logsumexp_weighted, of its bound", "its gradient"].map(Worst::of::<T>);
+    let (max, tiny, zero, one) = (T::max_value(), T::from_bits(1), T::zero(), T::one());
+    let small = max.recip();
+    let far = |share: f64| num::<T>(-share * wide(max).ln());
+    let named: [(Vec<T>, Vec<T>); 10] = [
+        (vec![zero, far(1.25)], vec![small, max]),
+        (vec![zero, far(1.07)], vec![small, max]),
+        (vec![zero, far(1.13)], vec![num(1e-30), num(1e30)]),
+        (vec![zero, far(1.13)], vec![num(1e-5), max]),
+        (vec![zero, zero], vec![max, max]),
+        (vec![one; 50], vec![num(1e38); 50]),
+        (nums(&[50.0, 49.0]), vec![tiny, tiny]),
+        (vec![max, -max, max], vec![tiny, max, max]),
+        (vec![max, max, zero], vec![max, -small, max]),
+        (vec![one, zero, far(1.2)], vec![max, zero, -max]),
+    ];
+    for (x, b) in &named {
+        for dy in [one, num(-1e30), num(1e-30)] {
+            WeightedWant::new(x, b).check(&mut worst, x, b, dy);
+        }
+    }
+    let mut rng = Rng(7);
+    for case in 0..1500 {
+        let len = 1 + rng.below(if case % 50 == 0 { 90 } else { 6 });
+        let (reach, weights) = [
+            (1.0, Kind::AnyFinite),
+            (2.0, Kind::AnyFinite),
+            (1.2, Kind::Within(1.0)),
+            (0.1, Kind::Huge),
+            (0.1, Kind::Tiny),
+            (0.5, Kind::Whole),
+        ][case % 6];
+        let mut x = data::<T>(rng.bits(), Kind::Within(1.0), len);
+        x.iter_mut().for_each(|x| *x = *x * far(reach));
+        let mut b = data::<T>(rng.bits(), weights, len);
+        if case % 4 > 0 {
+            b.iter_mut().for_each(|b| *b = b.abs());
+        }
+        if rng.below(4) == 0 {
+            x[rng.below(len)] = T::neg_infinity();
+        }
+        let dy = if case % 3 == 0 { one } else { draw(&mut rng, Kind::AnyFinite) };
+        WeightedWant::new(&x, &b).check(&mut worst, &x, &b, dy);
+    }
+    worst.iter().for_each(|worst| worst.assert_at_most(1.0));
+}
+
+#[test]
+fn log_sum_exp_with_weights_of_every_size() {
+    everywhere!(weights_of_every_size);
+}
+
+fn weights_of_nothing<T: Float>() {
+    let lowest = T::neg_infinity();
+    let cases: [(&[f64], &[f64]); 8] = [
+        (&[f64::NEG_INFINITY], &[1.0]),
+        (&[f64::NEG_INFINITY; 2], &[1.0, 1.0]),
+        (&[f64::NEG_INFINITY; 2], &[2.0, -1.0]),
+        (&[f64::NEG_INFINITY; 2], &[0.0, 1.0]),
+        (&[3.0, f64::NEG_INFINITY], &[0.0, 1.0]),
+        (&[f64::NAN, f64::NEG_INFINITY], &[0.0, 1e38]),
+        (&[7.0, f64::NAN], &[0.0, -0.0]),
+        (&[5.0, f64::NEG_INFINITY, 5.0], &[1e-38, 1e38, -1e-38]),
+    ];
+    for (x, b) in cases {
+        let (len, x, b) = (x.len(), nums::<T>(x), nums::<T>(b));
+        let (mut y, mut sign, mut dx) = ([T::nan()], [T::nan()], vec![T::nan(); len]);
+        assert_eq!(logsumexp_weighted(mat(&x, 1, len), mat(&b, 1, len), &mut y, &mut sign), Ok(()), "{x:?}, {b:?}");
+        assert_same("nothing", &[y[0], sign[0]], &[lowest, T::zero()]);
+        let dx_view = mat_mut(&mut dx, 1, len);
+        assert_eq!(logsumexp_weighted_backward(mat(&x, 1, len), mat(&b, 1, len), &[T::nan()], dx_view), Ok(()));
+        assert_same("no gradient", &dx, &vec![T::zero(); len]);
+    }
+    // A weight that is no number is reported, whatever it is the weight of; a `dy` that is not read is not.
+    let (x, b) = (vec![lowest, lowest, T::zero(), T::zero()], vec![T::one(), T::one(), T::infinity(), T::one()]);
+    let (mut y, mut sign, mut dx) = ([T::nan(); 2], [T::nan(); 2], vec![T::nan(); 4]);
+    let found = report(logsumexp_weighted(mat(&x, 2, 2), mat(&b, 2, 2), &mut y, &mut sign));
+    assert_eq!((found.operand, found.index, y[0]), ("b", Index::Cell(1, 0), lowest));
+    let dy = [T::nan(), T::infinity()];
+    let found =
+        report(logsumexp_weighted_backward(mat(&x, 2, 2), mat(&vec![T::one(); 4], 2, 2), &dy, mat_mut(&mut dx, 2, 2)));
+    assert_eq!((found.operand, found.index, found.counts.total()), ("dy", Index::At(1), 1));
+    let bad = report(logsumexp_weighted(mat(&[lowest], 1, 1), mat(&[T::nan()], 1, 1), &mut y[..1], &mut sign[..1]));
+    assert_eq!((bad.operand, bad.class), ("b", Class::Nan));
+}
+
+#[test]
+fn log_sum_exp_with_weights_of_nothing() {
+    everywhere!(weights_of_nothing);
+}
+
+fn faint_entropies<T: Float>() {
+    let [mut value, mut gradient] = ["softmax_entropy, faint", "its gradient, of its bound"].map(Worst::of::<T>);
+    let u = wide(T::epsilon()) / 2.0;
+    let edge = -wide(T::min_positive_value()).ln(); // 87 or 708
+    let (mut rng, zero) = (Rng(3), T::zero());
+    let mut rows = [104.0, 100.0, 92.0, 90.0, 72.0, 60.0].map(|x| vec![num(x), zero]).to_vec();
+    rows.extend([746.0, 740.0, 710.0, 690.0, 650.0, 200.0].map(|x| vec![num(x), zero]));
+    rows.extend([vec![T::from_bits(3), zero, zero], vec![T::max_value(), -T::max_value()], vec![zero], vec![zero; 3]]);
+    for case in 0..1500 {
+        let len = 2 + rng.below(if case % 50 == 0 { 90 } else { 4 });
+        let spread = [0.2, 0.05, 1.2][case % 3];
+        let mut x: Vec<T> = (0..len).map(|_| num(edge * (1.0 - spread * wide::<T>(rng.unit())))).collect();
+        x.iter_mut().for_each(|x| *x = -*x);
+        (0..=case % 2).for_each(|_| x[rng.below(len)] = rng.unit());
+        if case % 7 == 0 {
+            x[rng.below(len)] = T::neg_infinity();
+        }
+        rows.push(x);
+    }
+    for (case, x) in rows.iter().enumerate() {
+        let (len, context) = (x.len(), || format!("{:.200}", format!("{x:?}")));
+        let mut h = [T::nan()];
+        softmax_entropy(mat(x, 1, len), &mut h).unwrap();
+        value.compare(&h, &[reference::softmax_entropy(x)], &context());
+        let max = x.iter().fold(T::neg_infinity(), |max, &x| max.max(x));
+        let distance = |x: T| if x == T::neg_infinity() { Wide::new(0.0) } else { Wide::new(max) - Wide::new(x) };
+        let p = reference::softmax(x);
+        let mean = p.iter().zip(x).fold(Wide::new(0.0), |sum, (&p, &x)| sum + p * distance(x));
+        for dh in [T::one(), num(1e30), num(1e5), num(-1e-3), -T::max_value(), draw(&mut rng, Kind::AnyFinite)] {
+            let want = reference::softmax_entropy_backward(x, dh);
+            let mut dx = vec![T::nan(); len];
+            let result = softmax_entropy_backward(mat(x, 1, len), &[dh], mat_mut(&mut dx, 1, len));
+            if result.is_err() {
+                let largest = want.iter().fold(0.0, |largest, want| want.abs().to_f64().max(largest));
+                assert!(largest > 0.99 * wide(T::max_value()), "case {case}: {}, {dh:e}", context());
+                continue;
+            }
+            for i in 0..len {
+                let bound = Wide::new(5.0 * u) * Wide::new(dh).abs() * p[i] * (distance(x[i]) + mean);
+                let share = (Wide::new(dx[i]) - want[i]).abs() / (bound + Wide::new(T::from_bits(1)));
+                gradient.meet(share.to_f64(), || format!("{}, {dh:e}, {i}", context()));
+            }
+        }
+    }
+    value.assert_at_most(4.0);
+    gradient.assert_at_most(1.0);
+}
+
+#[test]
+fn entropy_of_probabilities_that_underflow() {
+    everywhere!(faint_entropies);
+}
+
+fn gradients_that_the_scale_lifts<T: Float>() {
+    let (max, zero) = (T::max_value(), T::zero());
+    let run = |scale: f64, x: &[T], dy| {
+        let (mut dx, len) = (vec![T::nan(); x.len()], x.len());
+        let options = Softmax { scale: num(scale), ..Softmax::default() };
+        (logsumexp_backward_with(options, mat(x, 1, len), &[dy], mat_mut(&mut dx, 1, len)), dx)
+    };
+    let check = |scale: f64, x: &[T], dy, want: T| assert_eq!(run(scale, x, dy), (Ok(()), vec![want; x.len()]));
+    check(2.0, &[zero; 2], max, max);
+    check(-2.0, &[zero; 2], max, -max);
+    check(4.0, &[zero; 64], max, max / num(16.0));
+    check(1e30, &[zero; 4], num(1e-30), num(0.25));
+    let mut worst = Worst::of::<T>("logsumexp_backward_with");
+    for share in [1.0, 2.0, 10.0, 80.0, 170.0] {
+        let (result, dx) = run(2.0, &[zero, num(-share)], max);
+        let want =
+            reference::logsumexp_backward(&[zero, num(-2.0 * share)], max).into_iter().map(|dx| dx * Wide::new(2.0));
+        let want = want.collect::<Vec<_>>();
+        let found = report(result); // the first is 2 MAX or nearly
+        assert_eq!((found.operand, found.index, found.origin), ("dx", Index::Cell(0, 0), Origin::Overflow));
+        worst.compare(&dx, &want, &format!("{share}"));
+    }
+    worst.assert_at_most(3.0);
+    // An infinite `dy` is reported, and is what the gradient is.
+    let mut dx = [T::nan(); 3];
+    let x = [zero, T::one(), T::neg_infinity()];
+    let found = report(logsumexp_backward(mat(&x, 1, 3), &[T::infinity()], mat_mut(&mut dx, 1, 3)));
+    assert_eq!((found.operand, found.index, found.class), ("dy", Index::At(0), Class::PosInf));
+    assert_same("infinite", &dx, &[T::infinity(), T::infinity(), zero]);
+    let (result, dx) = run(2.0, &x, T::neg_infinity());
+    assert_eq!((report(result).operand, &dx[..2]), ("dy", &[T::neg_infinity(); 2][..]));
+}
+
+#[test]
+fn log_sum_exp_gradient_that_the_scale_lifts() {
+    everywhere!(gradients_that_the_scale_lifts);
 }
 
 fn entropies<T: Float>() {

@@ -5,11 +5,16 @@ use alloc::vec::Vec;
 use crate::error::{Result, check_len, check_shape};
 use crate::finite::{Operand, Watch, diagnose, overflow_or_invalid};
 use crate::float::Float;
-use crate::lanes::Lanes;
-use crate::logits::{LogitRowFormula, Logits, Singly, apply_to_logits, distance, row_exp, row_normalize};
+use crate::kernel::{Kernel, outline_rare};
+use crate::lanes::{Lanes, Mask};
+use crate::logits::{
+    LogitRowFormula, Logits, RowSum, Singly, apply_to_logits, below_max, distance, row_exp, row_normalize,
+    sum_with_exponents,
+};
+use crate::math;
 use crate::rows::RowsSeen;
 use crate::simd::Simd;
-use crate::sweep::sweep;
+use crate::sweep::{each_block, sweep};
 use crate::view::{MatMut, MatRef};
 
 /// The entropy of the softmax of each row: `h[i] = -sum(p ln p)` with `p = softmax(x[i, ..])`, in nats.
@@ -45,7 +50,7 @@ pub fn softmax_entropy<T: Float>(x: MatRef<'_, T>, h: &mut [T]) -> Result<()> {
 /// The gradient of [`softmax_entropy`]: `dx[i, j] = -dh[i] p[j] (ln p[j] + h[i])`, with `p = softmax(x[i, ..])`.
 ///
 /// Computed as `dh p ((max - x) - sum(p (max - x)))`; the error is at most `5 u dh p ((max - x) + sum(p (max - x)))` with
-/// `u = 2^-24` or `2^-53`. Entries of probability 0 get exactly 0, and the `dh` of a row of `-inf` is not read.
+/// `u = 2^-24` or `2^-53`, also where `p` underflows and the result does not. Entries of `-inf` get exactly 0, and the `dh` of a row of `-inf` is not read.
 ///
 /// # Errors
 /// [`Error::Shape`](crate::Error::Shape) if the shapes do not fit; [`Error::NonFinite`](crate::Error::NonFinite) if a
@@ -93,10 +98,141 @@ impl<T: Float> LogitRowFormula<T> for EntropyRow {
         let row = row_exp(simd, x, exponentials);
         *h = if row.is_empty() {
             T::zero()
+        } else if row.is_plain() && row.is_max_unique() && is_faint(row.rest.value()) {
+            faint_entropy(simd, x, row.max)
         } else {
             row.log(simd) + distance(simd, exponentials, x, row.max) / row.total().value()
         };
         RowsSeen::finite(row.is_empty() || row.is_plain() && h.is_finite())
+    }
+}
+
+/// Whether a sum of exponentials of differences, or of those times the differences, may have lost digits to terms that are
+/// subnormal.
+fn is_faint<T: Float>(sum: T) -> bool {
+    sum < T::min_positive_value() / T::epsilon()
+}
+
+/// The differences from the maximum of what leaves the range in the product with any number start here.
+fn out_of_reach<T: Float>() -> T {
+    let two = T::one() + T::one();
+    two * two * T::EXP_ZERO_BELOW
+}
+
+/// Whether an entry so far below the maximum that its probability may be subnormal is within reach.
+#[inline(always)]
+fn has_faint_exp<T: Float, S: Simd<T>>(simd: S, x: &[T], max: T) -> bool {
+    let quarter = T::EXP_NORMAL_FROM * T::from(0.25).expect("a number"); // more than the logarithm of any number of entries
+    let [greatest, least] = [max + (T::EXP_NORMAL_FROM - quarter), max + out_of_reach()].map(
+        #[inline(always)]
+        |x| Lanes::splat(simd, x),
+    );
+    let mut is_any = Mask::first(simd, 0);
+    each_block(
+        simd,
+        x,
+        T::neg_infinity(),
+        #[inline(always)]
+        |x| is_any = is_any | (least.lt(x) & x.lt(greatest)),
+    );
+    is_any.any()
+}
+
+/// The entropy where all but the maximum have a sum of exponentials so small that `ln(1 + sum) = sum`.
+#[inline(always)]
+fn faint_entropy<T: Float, S: Simd<T>>(simd: S, x: &[T], max: T) -> T {
+    let (mut sum, mut exponent) = (T::zero(), T::zero());
+    outline_rare(simd, FaintDistance { x, max, more: T::one(), sum: &mut sum, exponent: &mut exponent });
+    math::scale(Lanes::splat(simd, sum), Lanes::splat(simd, exponent)).first()
+}
+
+/// The sum of `exp(x - max) (max - x + more)` over the entries below the maximum, and the exponent of the power of two that it
+/// is multiplied by.
+struct FaintDistance<'a, T> {
+    x: &'a [T],
+    max: T,
+    more: T,
+    sum: &'a mut T,
+    exponent: &'a mut T,
+}
+
+impl<T: Float> Kernel for FaintDistance<'_, T> {
+    type Elem = T;
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd<T>>(self, simd: S) {
+        let [more, least, zero] = [self.more, out_of_reach(), T::zero()].map(
+            #[inline(always)]
+            |x| Lanes::splat(simd, x),
+        );
+        let (sum, exponent) = sum_with_exponents(
+            simd,
+            [self.x],
+            T::neg_infinity(),
+            #[inline(always)]
+            |[x]| {
+                let (difference, error) = below_max(x, self.max);
+                let (e, exponent) = math::exp_parts(difference, error);
+                let (factor, power) = math::split_exponent(more - difference);
+                let (product, low) = e.two_mul(factor);
+                let low = low - e * math::scale(error, -power);
+                let counts = least.lt(difference) & difference.lt(zero);
+                ((counts.select(product, zero), counts.select(low, zero)), exponent + power)
+            },
+        );
+        (*self.sum, *self.exponent) = (sum.value(), exponent);
+    }
+}
+
+/// The gradient where a step may be subnormal: with exponents of their own. Returns whether all is finite.
+struct FaintGradient<'a, T> {
+    x: &'a [T],
+    row: RowSum<T>,
+    dh: T,
+    dx: &'a mut [T],
+}
+
+impl<T: Float> Kernel for FaintGradient<'_, T> {
+    type Elem = T;
+    type Output = bool;
+
+    #[inline(always)]
+    fn run<S: Simd<T>>(self, simd: S) -> bool {
+        let Self { x, row, dh, dx } = self;
+        let (mut sum, mut exponent) = (T::zero(), T::zero());
+        FaintDistance { x, max: row.max, more: T::zero(), sum: &mut sum, exponent: &mut exponent }.run(simd);
+        let (dh, up) = math::split_exponent(Lanes::splat(simd, dh));
+        let weight = row.weight(simd, dh.first());
+        // Differences are taken times a power of two that lifts what is subnormal to where it has all digits.
+        let lift = T::from(T::BIAS / 2).expect("a small integer");
+        let [distance, exponent, weight, weight_error, lift, least, zero, one] =
+            [sum / row.total().value(), exponent, weight.sum, weight.error, lift, out_of_reach(), T::zero(), T::one()]
+                .map(
+                    #[inline(always)]
+                    |x| Lanes::splat(simd, x),
+                );
+        let (lifting, lifted) = (math::scale(one, lift), math::scale(distance, exponent + lift));
+        let mut watch = Watch::new(simd);
+        sweep(
+            simd,
+            [x],
+            [dx],
+            #[inline(always)]
+            |[x], [_]| {
+                let (difference, error) = below_max(x, row.max);
+                let (e, e_exponent) = math::exp_parts(difference, error);
+                let p = e.mul_add(weight, e * weight_error);
+                // Of the maximum it may be far below what a difference can be.
+                let is_max = difference.eq(zero);
+                let excess = is_max.select(-distance, (-difference).mul_add(lifting, -lifted));
+                let power = e_exponent + up + is_max.select(exponent, -lift);
+                let result = least.lt(difference).select(math::scale(p * excess, power), zero);
+                watch.see(result);
+                [result]
+            },
+        );
+        watch.all_finite()
     }
 }
 
@@ -116,22 +252,37 @@ impl<T: Float> LogitRowFormula<T> for EntropyBackwardRow<'_, T> {
             dx.fill(T::zero());
             return RowsSeen::finite(true);
         }
-        let distance = Lanes::splat(simd, distance(simd, dx, x, row.max) / row.total().value());
+        let (dh, distance) = (self.dh[i], distance(simd, dx, x, row.max) / row.total().value());
         row_normalize(simd, x, row, T::one(), dx);
-        let (dh, max) = (Lanes::splat(simd, self.dh[i]), Lanes::splat(simd, row.max));
         let mut watch = Watch::new(simd);
+        let mut is_any_faint = Mask::first(simd, 0);
+        let twice_least = T::min_positive_value() + T::min_positive_value();
+        let [max, lanes_dh, lanes_distance, twice_least] = [row.max, dh, distance, twice_least].map(
+            #[inline(always)]
+            |x| Lanes::splat(simd, x),
+        );
         sweep(
             simd,
             [x],
-            [dx],
+            [&mut *dx],
             #[inline(always)]
             |[x], [p]| {
-                let zero = Lanes::zero(simd);
-                let result = p.eq(zero).select(zero, dh * (p * ((max - x) - distance)));
+                let is_faint = p.lt(twice_least);
+                is_any_faint = is_any_faint | is_faint;
+                let result = is_faint.select(Lanes::zero(simd), lanes_dh * (p * ((max - x) - lanes_distance)));
                 watch.see(result);
                 [result]
             },
         );
-        RowsSeen::finite(row.is_plain() && self.dh[i].is_finite() && watch.all_finite())
+        if !row.is_plain() || !dh.is_finite() {
+            return RowsSeen::finite(false);
+        }
+        // Most often what is faint is `-inf`.
+        let is_rounded = is_any_faint.any() && has_faint_exp(simd, x, row.max);
+        RowsSeen::finite(if is_rounded || !distance.is_zero() && is_faint(distance) {
+            outline_rare(simd, FaintGradient { x, row, dh, dx })
+        } else {
+            watch.all_finite()
+        })
     }
 }

@@ -6,12 +6,16 @@ use super::softmax::Softmax;
 use crate::error::{Result, check_len, check_shape};
 use crate::finite::{Index, Operand, Watch, diagnose, overflow_or_invalid};
 use crate::float::Float;
-use crate::kernel::Join;
+use crate::kernel::{Join, Kernel, outline_rare};
 use crate::lanes::Lanes;
-use crate::logits::{LogitFormula, LogitRowFormula, Logits, RowSums, Singly, apply_to_logits, row_exp, row_normalize};
+use crate::logits::{
+    LogitFormula, LogitRowFormula, Logits, Raised, RowSum, RowSums, Singly, apply_to_logits, below_max, row_exp,
+    row_normalize, row_normalize_scaled, sum_with_exponents,
+};
 use crate::math;
 use crate::reduce::{TwoTerm, sum_terms};
 use crate::rows::RowsSeen;
+use crate::scaled::{Scaled, power};
 use crate::simd::Simd;
 use crate::sweep::sweep;
 use crate::view::{MatMut, MatRef};
@@ -143,9 +147,9 @@ fn backward<T: Float>(
 /// The log-sum-exp of each row with weights that may be negative: `y[i] = ln |s|` and `sign[i]`, the sign of `s`, where
 /// `s = sum_j b[i, j] exp(x[i, j])`.
 ///
-/// An entry of weight 0 is not read. Where `s` is 0 the result is `-inf` with the sign 0, which is no fault. The error is
-/// at most 2 ULP of the result and `2 u sum(|b| exp(x)) / |s|` with `u = 2^-24` or `2^-53`: what terms of both signs
-/// cancel is lost.
+/// An entry of weight 0 is not read. Where `s` is 0, as where all entries are `-inf`, the result is `-inf` with the sign 0,
+/// which is no fault. No term over- or underflows, whatever the weights. The error is at most 2 ULP of the result and
+/// `2 u sum(|b| exp(x)) / |s|` with `u = 2^-24` or `2^-53`: what terms of both signs cancel is lost.
 ///
 /// Gradient: `dx[i, j] = dy[i] b[i, j] exp(x[i, j]) / s`: [`logsumexp_weighted_backward`].
 ///
@@ -205,7 +209,9 @@ pub fn logsumexp_weighted_backward<T: Float>(
     if apply_to_logits(Singly(formula), Logits::plain(Some(x)), &mut [], Some(dx.reborrow()))?.finite {
         return Ok(());
     }
-    let inputs = weighted_operands(x, b).into_iter().chain([Operand::slice("dy", dy)]);
+    let is_empty = |i| x.row_iter(i).zip(b.row_iter(i)).all(|(&x, &b)| x == T::neg_infinity() || b.is_zero());
+    let dy = Operand::slice("dy", dy).overlook(move |index, _| matches!(index, Index::At(i) if is_empty(i)));
+    let inputs = weighted_operands(x, b).into_iter().chain([dy]);
     diagnose(NAME, inputs, [Operand::matrix("dx", dx.as_ref())], overflow_or_invalid)
 }
 
@@ -272,46 +278,209 @@ impl<T: Float> LogitRowFormula<T> for LogSumExpBackwardRow<'_, T> {
             return RowsSeen { finite: true, empty: 1 };
         }
         let factor = self.dy[i] * self.scale;
+        if factor.is_infinite() && self.dy[i].is_finite() && row.is_plain() {
+            // The probability may bring it back.
+            let (dy, scale) = (Scaled::new(self.dy[i], 0), Scaled::new(self.scale, 0));
+            let power = T::from(dy.exponent + scale.exponent).unwrap_or_else(T::infinity);
+            row_normalize_scaled(simd, x, row, (dy.mantissa * scale.mantissa, power), dx);
+            return RowsSeen::finite(dx.iter().all(|dx| dx.is_finite()));
+        }
         row_normalize(simd, x, row, factor, dx);
         RowsSeen::finite(row.is_plain() && factor.is_finite())
     }
 }
 
-/// A row of `b exp(x - max)`, where the maximum is over the entries whose weight is not 0.
-struct Terms<T> {
-    max: T,
-    /// Their sum.
+/// A row of entries with weights, and their `exp(x - max)`, where the maximum is over the entries whose weight is not 0.
+struct WeightedEntries<'a, T> {
+    b: &'a [T],
+    /// `-inf` where the weight is 0.
+    x: &'a [T],
+    exponentials: &'a [T],
+    row: RowSum<T>,
+    /// The sum of `b exp(x - max)`, right if the row is calm.
     sum: TwoTerm<T>,
-    finite: bool,
+    /// The least and the largest magnitude of the weights that are not 0.
+    weights: [T; 2],
+    /// The least entry that is not `-inf`.
+    least: T,
 }
 
-impl<T: Float> Terms<T> {
-    /// Writes the terms of a row to `terms`; `counted` is room for the entries that count.
+/// What a row of entries with weights sums to.
+enum Total<T> {
+    /// Nothing.
+    Zero,
+    /// `sum 2^exponent exp(max)`.
+    Sum { sum: TwoTerm<T>, exponent: T },
+    /// No number, as an entry or a weight is none.
+    Fault,
+}
+
+/// Whether a magnitude is so far from both ends of the range that sums of products of such numbers and of exponentials up to 1
+/// lose nothing of weight, where one of the exponentials is 1.
+fn is_calm<T: Float>(x: T) -> bool {
+    let limit = power::<T>(T::BIAS / 4);
+    limit.recip() <= x && x <= limit
+}
+
+impl<'a, T: Float> WeightedEntries<'a, T> {
     #[inline(always)]
-    fn write<S: Simd<T>>(simd: S, x: &[T], weight: impl Fn(usize) -> T, scratch: &mut Vec<T>) -> Self {
-        let len = x.len();
-        scratch.clear();
-        scratch.extend((0..len).map(|j| if weight(j).is_zero() { T::neg_infinity() } else { x[j] }));
-        scratch.resize(2 * len, T::zero());
-        let (counted, terms) = scratch.split_at_mut(len);
-        let row = row_exp(simd, counted, terms);
-        let exponentials = terms;
-        // The weights take the place of the entries, which are done with.
-        counted.iter_mut().enumerate().for_each(|(j, b)| *b = weight(j));
+    fn read<S: Simd<T>>(simd: S, x: &[T], b: MatRef<'_, T>, i: usize, scratch: &'a mut Vec<T>) -> Self {
+        b.copy_row(i, scratch);
+        scratch.resize(3 * x.len(), T::zero());
+        let (b, rest) = scratch.split_at_mut(x.len());
+        let (counted, exponentials) = rest.split_at_mut(x.len());
+        let (zero, infinity) = (Lanes::zero(simd), Lanes::splat(simd, T::infinity()));
+        let (mut lightest, mut heaviest, mut least) = (infinity, zero, infinity);
+        sweep(
+            simd,
+            [x, b],
+            [&mut *counted],
+            #[inline(always)]
+            |[x, b], [_]| {
+                let (is_zero, weight) = (b.eq(zero), b.abs());
+                let x = is_zero.select(-infinity, x);
+                heaviest = weight.larger(heaviest);
+                lightest = is_zero.select(lightest, weight.smaller(lightest));
+                least = x.eq(-infinity).select(least, x.smaller(least));
+                [x]
+            },
+        );
+        let row = row_exp(simd, counted, exponentials);
         let sum = sum_terms(
             simd,
-            [&*counted, &*exponentials],
+            [&*b, &*exponentials],
             #[inline(always)]
             |[b, e]| b.two_mul(e),
         );
-        for (e, &b) in exponentials.iter_mut().zip(&*counted) {
-            *e = *e * b;
-        }
-        Self { max: row.max, sum, finite: row.is_empty() || row.is_plain() }
+        let smaller = |a, b| if a < b { a } else { b };
+        let larger = |a, b| if a < b { b } else { a };
+        let weights = [lightest.fold(smaller), heaviest.fold(larger)];
+        Self { b, x: counted, exponentials, row, sum, weights, least: least.fold(smaller) }
     }
 
-    fn is_zero(&self) -> bool {
-        self.finite && self.sum.value().is_zero()
+    /// Whether the sum is right as it is. The weight of the maximum is then too large for what underflowed beside it to count.
+    #[inline(always)]
+    fn is_calm(&self) -> bool {
+        self.row.is_plain() && self.weights.into_iter().all(is_calm) && self.sum.value().is_finite()
+    }
+
+    #[inline(always)]
+    fn total<S: Simd<T>>(&self, simd: S) -> Total<T> {
+        let (mut sum, mut exponent) = (self.sum, T::zero());
+        if !self.is_calm() {
+            if self.has_fault() {
+                return Total::Fault;
+            }
+            if self.row.is_empty() {
+                return Total::Zero;
+            }
+            outline_rare(simd, WideSum { terms: self.terms(), sum: &mut sum, exponent: &mut exponent });
+        }
+        if sum.value().is_zero() { Total::Zero } else { Total::Sum { sum, exponent } }
+    }
+
+    fn has_fault(&self) -> bool {
+        let is_bad = |(x, b): (&T, &T)| !b.is_finite() || x.is_nan() || *x == T::infinity();
+        self.x.iter().zip(self.b).any(is_bad)
+    }
+
+    fn terms(&self) -> WideTerms<'_, T> {
+        WideTerms { x: self.x, b: self.b, max: self.row.max }
+    }
+
+    /// Whether no step of `dy (b exp(x - max) / sum)` underflows where the result does not, or overflows.
+    #[inline(always)]
+    fn has_calm_gradient(&self, dy: T, sum: TwoTerm<T>) -> bool {
+        let (one, size) = (T::one(), sum.value().abs());
+        let two = one + one;
+        // Half the exponents of the normal exponentials, a quarter for the weights, and a quarter for the sum.
+        let is_near = || self.least - self.row.max >= T::EXP_NORMAL_FROM / two;
+        // By how much what underflowed is lifted.
+        let is_lifted_little = || dy.abs() * ((self.weights[1] + one) / size + one) <= two + two;
+        self.is_calm() && is_calm(size) && (is_near() || is_lifted_little())
+    }
+}
+
+/// The terms of a row with an exponent each: entries of weight 0 are `-inf`.
+#[derive(Clone, Copy)]
+struct WideTerms<'a, T> {
+    x: &'a [T],
+    b: &'a [T],
+    max: T,
+}
+
+impl<T: Float> WideTerms<'_, T> {
+    /// `b exp(x - max)` as a product in two terms, between 1/2 and 4 in magnitude or 0, and the exponent of the power of two
+    /// that it is multiplied by.
+    #[inline(always)]
+    fn term<S: Simd<T>>(&self, [x, b]: [Lanes<T, S>; 2]) -> Raised<T, S> {
+        let (difference, error) = below_max(x, self.max);
+        let (e, exponent) = math::exp_parts(difference, error);
+        let (b, b_exponent) = math::split_exponent(b);
+        (b.two_mul(e), exponent + b_exponent)
+    }
+}
+
+/// The sum of a row in numbers that have an exponent of their own: it is that of the largest term.
+struct WideSum<'a, T> {
+    terms: WideTerms<'a, T>,
+    sum: &'a mut TwoTerm<T>,
+    exponent: &'a mut T,
+}
+
+impl<T: Float> Kernel for WideSum<'_, T> {
+    type Elem = T;
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd<T>>(self, simd: S) {
+        let Self { terms, sum, exponent } = self;
+        (*sum, *exponent) = sum_with_exponents(
+            simd,
+            [terms.x, terms.b],
+            T::zero(),
+            #[inline(always)]
+            |entry| terms.term(entry),
+        );
+    }
+}
+
+/// `dy b exp(x - max) / (sum 2^exponent)`; returns whether all is finite.
+struct WideGradient<'a, T> {
+    terms: WideTerms<'a, T>,
+    dy: T,
+    sum: T,
+    exponent: T,
+    dx: &'a mut [T],
+}
+
+impl<T: Float> Kernel for WideGradient<'_, T> {
+    type Elem = T;
+    type Output = bool;
+
+    #[inline(always)]
+    fn run<S: Simd<T>>(self, simd: S) -> bool {
+        let Self { terms, dx, .. } = self;
+        let [(dy, up), (sum, down)] = [self.dy, self.sum].map(
+            #[inline(always)]
+            |x| math::split_exponent(Lanes::splat(simd, x)),
+        );
+        let (zero, power) = (Lanes::zero(simd), up - down - Lanes::splat(simd, self.exponent));
+        let mut watch = Watch::new(simd);
+        sweep(
+            simd,
+            [terms.x, terms.b],
+            [dx],
+            #[inline(always)]
+            |entry, [_]| {
+                let ((product, _), exponent) = terms.term(entry);
+                let result = math::scale(dy * (product / sum), exponent + power);
+                let result = product.eq(zero).select(zero, result);
+                watch.see(result);
+                [result]
+            },
+        );
+        watch.all_finite()
     }
 }
 
@@ -334,24 +503,37 @@ impl<T: Float> LogitRowFormula<T> for WeightedRow<'_, T> {
         value: &mut T,
         scratch: &mut Vec<T>,
     ) -> RowsSeen {
-        let terms = Terms::write(simd, x, |j| self.b.get(i, j).unwrap_or_else(T::zero), scratch);
-        if terms.is_zero() {
-            *value = T::neg_infinity();
-            sign.fill(T::zero());
-            return RowsSeen { finite: true, empty: 1 };
+        let entries = WeightedEntries::read(simd, x, self.b, i, scratch);
+        match entries.total(simd) {
+            Total::Zero => {
+                *value = T::neg_infinity();
+                sign.fill(T::zero());
+                RowsSeen { finite: true, empty: 1 }
+            }
+            Total::Sum { sum, exponent } => {
+                *value = log(simd, entries.row.max, sum, exponent);
+                sign.fill(sum.value().signum());
+                RowsSeen::finite(value.is_finite())
+            }
+            Total::Fault => {
+                let sum = entries.sum.value();
+                *value = entries.row.max + sum.abs();
+                sign.fill(if sum.is_nan() { sum } else { sum.signum() });
+                RowsSeen::finite(false)
+            }
         }
-        let sum = terms.sum.value();
-        sign.fill(if sum.is_nan() { sum } else { sum.signum() });
-        let (total, error) = terms.sum.magnitude();
-        let (log, rest) = math::ln_parts(Lanes::splat(simd, total), Lanes::splat(simd, error));
-        *value = if terms.finite {
-            let log = TwoTerm { sum: log.first(), error: rest.first() };
-            TwoTerm { sum: terms.max, error: T::zero() }.join(log).value()
-        } else {
-            terms.max + sum.abs()
-        };
-        RowsSeen::finite(terms.finite && value.is_finite())
     }
+}
+
+/// `max + ln |sum 2^exponent|`.
+#[inline(always)]
+fn log<T: Float, S: Simd<T>>(simd: S, max: T, sum: TwoTerm<T>, exponent: T) -> T {
+    let (total, error) = sum.magnitude();
+    let (log, rest) = math::ln_parts(Lanes::splat(simd, total), Lanes::splat(simd, error));
+    let log = TwoTerm { sum: log.first(), error: rest.first() };
+    let (power, rest) = Lanes::splat(simd, exponent).two_mul(Lanes::splat(simd, T::LN2_HIGH));
+    let power = TwoTerm { sum: power.first(), error: rest.first() + exponent * T::LN2_LOW };
+    TwoTerm { sum: max, error: T::zero() }.join(power).join(log).value()
 }
 
 /// `dy b exp(x) / sum(b exp(x))`.
@@ -366,25 +548,33 @@ impl<T: Float> LogitRowFormula<T> for WeightedBackwardRow<'_, T> {
 
     #[inline(always)]
     fn apply<S: Simd<T>>(self, simd: S, i: usize, x: &[T], dx: &mut [T], _: &mut T, scratch: &mut Vec<T>) -> RowsSeen {
-        let terms = Terms::write(simd, x, |j| self.b.get(i, j).unwrap_or_else(T::zero), scratch);
-        if terms.is_zero() {
-            dx.fill(T::zero());
-            return RowsSeen { finite: true, empty: 1 };
-        }
-        let (dy, sum) = (Lanes::splat(simd, self.dy[i]), Lanes::splat(simd, terms.sum.value()));
+        let entries = WeightedEntries::read(simd, x, self.b, i, scratch);
+        let (dy, total) = (self.dy[i], entries.total(simd));
+        let sum = match total {
+            Total::Zero => {
+                dx.fill(T::zero());
+                return RowsSeen { finite: true, empty: 1 };
+            }
+            Total::Sum { sum, exponent } if !entries.has_calm_gradient(dy, sum) => {
+                let (terms, sum) = (entries.terms(), sum.value());
+                return RowsSeen::finite(outline_rare(simd, WideGradient { terms, dy, sum, exponent, dx }));
+            }
+            Total::Sum { .. } | Total::Fault => entries.sum.value(),
+        };
+        let (dy, sum) = (Lanes::splat(simd, dy), Lanes::splat(simd, sum));
         let mut watch = Watch::new(simd);
         sweep(
             simd,
-            [&scratch[x.len()..]],
+            [entries.b, entries.exponentials],
             [dx],
             #[inline(always)]
-            |[term], [_]| {
-                let zero = Lanes::zero(simd);
+            |[b, e], [_]| {
+                let (zero, term) = (Lanes::zero(simd), b * e);
                 let result = term.eq(zero).select(zero, dy * (term / sum));
                 watch.see(result);
                 [result]
             },
         );
-        RowsSeen::finite(terms.finite && watch.all_finite())
+        RowsSeen::finite(matches!(total, Total::Sum { .. }) && watch.all_finite())
     }
 }
