@@ -293,3 +293,15 @@ fn a_subnormal_mean_is_rounded_once() -> nanproof::Result<()> {
     assert!(error <= 0.5, "{error}");
     Ok(())
 }
+
+/// An upstream gradient of exactly 0 gives 0 through the pole of what has no probability.
+#[test]
+fn kl_divergence_backward_of_nothing_at_the_pole() -> nanproof::Result<()> {
+    let (p, log_q) = ([0.5_f32, 1.0, 0.25], [f32::NEG_INFINITY, 0.0, f32::NEG_INFINITY]);
+    let (mut dp, mut dq) = ([1.0; 3], [1.0; 3]);
+    kl_divergence_backward(&p, &log_q, 0.0, &mut dp, &mut dq)?;
+    assert_eq!((dp, dq), ([0.0; 3], [0.0; 3]));
+    assert!(kl_divergence_backward(&p, &log_q, 1.0, &mut dp, &mut dq).is_err());
+    assert_eq!(dp[2], f32::INFINITY);
+    Ok(())
+}
