@@ -50,7 +50,8 @@ pub fn softmax_entropy<T: Float>(x: MatRef<'_, T>, h: &mut [T]) -> Result<()> {
 /// The gradient of [`softmax_entropy`]: `dx[i, j] = -dh[i] p[j] (ln p[j] + h[i])`, with `p = softmax(x[i, ..])`.
 ///
 /// Computed as `dh p ((max - x) - sum(p (max - x)))`; the error is at most `5 u dh p ((max - x) + sum(p (max - x)))` with
-/// `u = 2^-24` or `2^-53`, also where `p` underflows and the result does not. Entries of `-inf` get exactly 0, and the `dh` of a row of `-inf` is not read.
+/// `u = 2^-24` or `2^-53`, also where `p` underflows and the result does not. Entries of `-inf` get exactly 0, and the `dh`
+/// of a row of `-inf` is not read.
 ///
 /// # Errors
 /// [`Error::Shape`](crate::Error::Shape) if the shapes do not fit; [`Error::NonFinite`](crate::Error::NonFinite) if a
