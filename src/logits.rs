@@ -151,7 +151,7 @@ impl<'a, T: Float> Logits<'a, T> {
         }
     }
 
-    /// Whether a logit of row `i` counts, and is finite but for its sum.
+    /// Whether a logit of row `i` counts, and neither it nor its bias is `-inf`.
     pub(crate) fn has_logits(&self, i: usize) -> bool {
         let Some(x) = self.x else { return false };
         let is_possible = |x: Option<T>| x != Some(T::neg_infinity());

@@ -420,7 +420,7 @@ impl<'a, T: Float> WideProduct<'a, T> {
     }
 
     fn get(&self, i: usize, j: usize) -> Scaled<f64> {
-        /// Of the digits of a sum half are right if no more than this part of the magnitudes is left of it.
+        /// If more than this part of the magnitudes is left of a sum, at least half of its digits are right.
         const CANCELLED: f64 = 1e-8;
         let at = i * self.b.cols() + j;
         if self.sums[at].abs() > CANCELLED * self.magnitudes[at] {
