@@ -912,7 +912,7 @@ pub fn cross_entropy<'a, T: Float>(
 }
 
 /// The gradient of [`cross_entropy`], row by row: `g (softmax(x) - onehot(target))` over the number of targets if the
-/// mean is taken; 0 in rows that do not count and in rows of `-inf`.
+/// mean is taken; 0 in rows that do not count, in rows of `-inf` and where a logit is masked.
 ///
 /// ```
 /// use nanproof::{CrossEntropy, MatRef, reference};
@@ -956,7 +956,8 @@ pub fn cross_entropy_backward<'a, T: Float>(
                 p.iter_mut().zip(labels).for_each(|(p, label)| *p = total * *p - label);
             }
         }
-        p.into_iter().map(|p| factor * p).collect()
+        let keeps = |j| options.mask.is_none_or(|mask| mask.get(i, j) == Some(true));
+        p.into_iter().enumerate().map(|(j, p)| if keeps(j) { factor * p } else { Wide::ZERO }).collect()
     };
     (0..logits.rows()).flat_map(gradient).collect()
 }
@@ -975,7 +976,7 @@ fn counts<T: Float>(options: CrossEntropy<'_, T>, targets: Targets<'_, T>, i: us
     Some(classes[i]) != options.ignore && weight.is_none_or(|weight| !weight.is_zero())
 }
 
-/// What each class of a row counts: `w ((1 - s) q + s / k)` for the `k` classes that are not masked.
+/// What each class of a row counts: `w ((1 - s) q + s / k)`, where the `k` classes that are not masked have `s / k`.
 fn labels<T: Float>(options: CrossEntropy<'_, T>, targets: Targets<'_, T>, classes: usize, i: usize) -> Vec<Wide> {
     let keeps = |j: &usize| options.mask.is_none_or(|mask| mask.get(i, *j) == Some(true));
     let kept = Wide::new((0..classes).filter(keeps).count() as f64);
@@ -985,8 +986,8 @@ fn labels<T: Float>(options: CrossEntropy<'_, T>, targets: Targets<'_, T>, class
     };
     let smoothing = Wide::new(options.smoothing);
     let weight = |j: usize| options.weights.map_or(Wide::ONE, |weights| Wide::new(weights[j]));
-    let label = |j| weight(j) * ((Wide::ONE - smoothing) * q(j) + smoothing / kept);
-    (0..classes).map(|j| if keeps(&j) { label(j) } else { Wide::ZERO }).collect()
+    let even = |j: usize| if keeps(&j) { smoothing / kept } else { Wide::ZERO };
+    (0..classes).map(|j| weight(j) * ((Wide::ONE - smoothing) * q(j) + even(j))).collect()
 }
 
 /// The number that losses are divided by.

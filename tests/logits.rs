@@ -4,7 +4,7 @@
 mod common;
 
 use common::{Kind, Rng, Worst, assert_same, data, draw, mat, mat_mut, num, nums, on_every_isa, report, same, wide};
-use nanproof::reference::{self, Wide};
+use nanproof::reference::{self, Wide, ulp_error};
 use nanproof::{
     Class, CrossEntropy, Error, Float, Index, LogSumExp, MatRef, Origin, Reduction, Softmax, Targets, argmax_rows,
     argmin_rows, binary_cross_entropy, binary_cross_entropy_backward, cross_entropy, cross_entropy_backward,
@@ -285,6 +285,173 @@ fn smoothing_and_impossible_classes() {
     let loss = cross_entropy(CrossEntropy { mask: Some(mask), ..smooth }, mat(&x, 1, 2), &[0]).unwrap();
     assert_eq!(loss.value, 0.0);
     assert_eq!(cross_entropy(CrossEntropy::default(), mat(&x, 1, 2), &[0]).unwrap().value, 0.0);
+}
+
+/// Loss and gradient against the reference; both forms in one, and in place, the same.
+fn check_form<T: Float>(options: CrossEntropy<'_, T>, logits: &[T], cols: usize, targets: Targets<'_, T>) {
+    let rows = logits.len() / cols;
+    let x = mat(logits, rows, cols);
+    let context = format!("{x:?}, {targets:?}, {options:?}");
+    let loss = cross_entropy(options, x, targets).expect(&context);
+    let error = ulp_error(loss.value, reference::cross_entropy(options, x, targets));
+    assert!(error <= 4.0, "{context}: {:e}, {error} ULP", loss.value);
+    let mut dx = vec![T::nan(); rows * cols];
+    assert_eq!(cross_entropy_with_gradient(options, x, targets, mat_mut(&mut dx, rows, cols)), Ok(loss), "{context}");
+    let want = reference::cross_entropy_backward(options, x, targets, T::one());
+    for (&dx, want) in dx.iter().zip(want) {
+        let error = (Wide::new(dx) - want).abs().to_f64();
+        assert!(error <= 4.0 * wide(T::epsilon()), "{context}: {dx:e} for {:e}", want.to_f64());
+    }
+    let mut in_place = logits.to_vec();
+    assert_eq!(cross_entropy_in_place(options, mat_mut(&mut in_place, rows, cols), targets), Ok(loss), "{context}");
+    assert_same(context, &in_place, &dx);
+}
+
+/// A class of probability 0 that is part of a target makes the loss infinite, and has no gradient if it is masked.
+fn impossible_targets<T: Float>() {
+    let [zero, one, inf] = [0.0, 1.0, f64::INFINITY].map(num::<T>);
+    let plain = CrossEntropy::default();
+    let check = |options: CrossEntropy<'_, T>, x: &[T; 3], targets: Targets<'_, T>| {
+        let (context, logits) = (format!("{x:?}, {targets:?}, {options:?}"), mat(x, 1, 3));
+        assert!(ulp_error(inf, reference::cross_entropy(options, logits, targets)) == 0.0, "{context}");
+        let mut dx = [T::nan(); 3];
+        let found = report(cross_entropy_with_gradient(options, logits, targets, mat_mut(&mut dx, 1, 3)));
+        let what = (found.operand, found.class, found.origin);
+        assert_eq!(what, ("losses", Class::PosInf, Origin::DivisionByZero), "{context}");
+        assert_eq!(report(cross_entropy(options, logits, targets)).class, Class::PosInf, "{context}");
+        let want = reference::cross_entropy_backward(options, logits, targets, one);
+        for j in 0..3 {
+            let error = (Wide::new(dx[j]) - want[j]).abs().to_f64();
+            assert!(error <= 4.0 * wide(T::epsilon()), "{context}: {dx:?}");
+            let is_masked = options.mask.is_some_and(|mask| mask.get(0, j) == Some(false));
+            assert!(!is_masked || dx[j].is_zero(), "{context}: {dx:?}");
+        }
+        let mut in_place = *x;
+        report(cross_entropy_in_place(options, mat_mut(&mut in_place, 1, 3), targets));
+        assert_same(context, &in_place, x);
+    };
+    let x = [[zero, num(5.0), one], [zero, -inf, one], [-inf; 3]];
+    let (keep, none) = ([true, false, true], [false; 3]);
+    let masks = [None, Some(mat(&keep, 1, 3)), Some(mat(&none, 1, 3))];
+    let weights = nums::<T>(&[1.0, 0.25, 2.0]);
+    for (x, mask) in [(&x[0], masks[1]), (&x[0], masks[2]), (&x[1], masks[0]), (&x[1], masks[1]), (&x[2], masks[0])] {
+        for weights in [None, Some(&weights[..])] {
+            for smoothing in [0.0, 1e-6, 0.25] {
+                let options = CrossEntropy { smoothing: num(smoothing), mask, weights, ..plain };
+                check(options, x, Targets::Classes(&[1]));
+                for q in [[0.0, 1.0, 0.0], [0.25, 0.5, 0.25]].map(|q| nums::<T>(&q)) {
+                    check(options, x, Targets::Probabilities(mat(&q, 1, 3)));
+                }
+            }
+        }
+        let weights = [T::max_value(), T::from_bits(1), one];
+        check(CrossEntropy { mask, weights: Some(&weights), ..plain }, x, Targets::Classes(&[1]));
+    }
+    // What has no part in the target is not read, all or nothing; all of the smoothing goes to the others.
+    let masked = CrossEntropy { mask: masks[1], ..plain };
+    let hidden = [zero, T::nan(), one];
+    for (targets, smoothing) in [(&[0], 0.0), (&[2], 0.5), (&[1], 1.0)] {
+        let options = CrossEntropy { smoothing: num(smoothing), ..masked };
+        let loss = cross_entropy(options, mat(&hidden, 1, 3), targets).unwrap().value;
+        assert!(ulp_error(loss, reference::cross_entropy(options, mat(&hidden, 1, 3), targets)) <= 4.0);
+    }
+    let nothing = CrossEntropy { smoothing: one, mask: masks[2], ..plain };
+    assert_eq!(cross_entropy(nothing, mat(&hidden, 1, 3), &[1]).unwrap().value, zero);
+    // A probability is read wherever it stands.
+    let q = [one, T::nan(), zero];
+    let found = report(cross_entropy(masked, mat(&hidden, 1, 3), mat(&q, 1, 3)));
+    assert_eq!((found.operand, found.index, found.origin), ("targets", Index::Cell(0, 1), Origin::PassedIn));
+    // The sum of the other losses overflows, too.
+    let rows = [T::max_value(), T::min_value(), zero, -inf, T::max_value(), T::min_value()];
+    let loss = cross_entropy(plain, mat(&rows, 3, 2), &[1, 1, 1]);
+    assert_eq!(report(loss).class, Class::PosInf);
+}
+
+#[test]
+fn targets_without_a_probability() {
+    everywhere!(impossible_targets);
+}
+
+/// The difference of logits overflows, the product with its part of the target does not; or the loss does, the mean not.
+fn losses_that_overflow_on_the_way<T: Float>() {
+    let (max, zero) = (T::max_value(), T::zero());
+    let [h, third] = [1.5, 3.0].map(|part| max / num(part));
+    let plain = CrossEntropy::default();
+    let smooth = CrossEntropy { smoothing: num(0.5), ..plain };
+    let [eighth, sixteen] = [0.125, 16.0].map(|weight| [num::<T>(weight); 2]);
+    let [q, sharp] = [[0.25, 0.75], [1.0, 0.0]].map(|q| nums::<T>(&q));
+    let keep = [true; 2];
+    let sum = Reduction::Sum;
+    let x = [-h, h];
+    for (options, targets) in [
+        (smooth, Targets::Classes(&[1])),
+        (CrossEntropy { mask: Some(mat(&keep, 1, 2)), ..smooth }, Targets::Classes(&[1])),
+        (CrossEntropy { reduction: sum, ..smooth }, Targets::Classes(&[1])),
+        (plain, Targets::Probabilities(mat(&q, 1, 2))),
+        (CrossEntropy { weights: Some(&eighth), reduction: sum, ..plain }, Targets::Classes(&[0])),
+        (CrossEntropy { weights: Some(&eighth), reduction: sum, ..smooth }, Targets::Classes(&[0])),
+        (CrossEntropy { weights: Some(&eighth), ..plain }, Targets::Probabilities(mat(&sharp, 1, 2))),
+    ] {
+        check_form(options, &x, 2, targets);
+    }
+    let weighted = CrossEntropy { weights: Some(&sixteen), ..plain };
+    check_form(weighted, &[-third, zero], 2, Targets::Classes(&[0]));
+    // A mean over rows, of which some overflow.
+    let x = [-h, h, h, -h, zero, zero, -h, -h];
+    let q = nums::<T>(&[1.0, 0.0, 0.0, 1.0, 0.5, 0.5, 0.5, 0.5]);
+    let classes = Targets::Classes(&[0, 1, 0, 1]);
+    let weighted = CrossEntropy { weights: Some(&eighth), ..plain };
+    let little = CrossEntropy { smoothing: num(0.125), ..weighted };
+    let probabilities = Targets::Probabilities(mat(&q, 4, 2));
+    for (options, targets) in
+        [(plain, classes), (weighted, classes), (little, classes), (plain, probabilities), (little, probabilities)]
+    {
+        check_form(options, &x, 2, targets);
+    }
+    // The labels have no sum, and the loss is a number.
+    let (weights, q) = ([max; 2], nums::<T>(&[1.0, 0.1]));
+    let (options, x) = (CrossEntropy { weights: Some(&weights), ..plain }, nums::<T>(&[5.0, 0.0]));
+    let loss = cross_entropy(options, mat(&x, 1, 2), mat(&q, 1, 2)).unwrap();
+    assert!(ulp_error(loss.value, reference::cross_entropy(options, mat(&x, 1, 2), mat(&q, 1, 2))) <= 4.0);
+    // What overflows indeed is no pole, also beside a class that is masked.
+    let keep = [true, true, false];
+    let smooth = CrossEntropy { mask: Some(mat(&keep, 1, 3)), reduction: sum, smoothing: num(0.1), ..plain };
+    let found = report(cross_entropy(smooth, mat(&[-h, h, h], 1, 3), &[0]));
+    assert_eq!((found.operand, found.class, found.origin), ("losses", Class::PosInf, Origin::Overflow));
+}
+
+#[test]
+fn cross_entropy_that_overflows_on_the_way() {
+    everywhere!(losses_that_overflow_on_the_way);
+}
+
+/// The sum of the weights overflows, or has no inverse; what they are together does not matter to the mean.
+fn class_weights_of_every_size<T: Float>() {
+    let (max, tiny, small) = (T::max_value(), T::from_bits(1), T::min_positive_value());
+    let x = nums::<T>(&[0.0, 0.0, 1.0, -2.0, 3.0, 3.5, -1.0, 40.0]);
+    let plain = CrossEntropy::default();
+    for weights in [[max; 2], [tiny; 2], [small, max], [tiny, max], [max, tiny], [small, small * num(3.0)]] {
+        for smoothing in [0.0, 0.25] {
+            for targets in [[0, 0, 0, 0], [1, 1, 1, 1], [0, 1, 1, 0]] {
+                let options = CrossEntropy { weights: Some(&weights), smoothing: num(smoothing), ..plain };
+                // With smoothing other classes count, too: the loss overflows if their weights are much larger.
+                let counts = |rows: usize| {
+                    let largest = |class: &u32| weights[*class as usize] == weights[0].max(weights[1]);
+                    smoothing == 0.0 || targets[..rows].iter().any(largest)
+                };
+                for rows in [1, 4].into_iter().filter(|&rows| counts(rows)) {
+                    check_form(options, &x[..2 * rows], 2, Targets::Classes(&targets[..rows]));
+                }
+            }
+        }
+    }
+    let z_loss = CrossEntropy { weights: Some(&[max; 2]), z_loss: num(1e-3), ..plain };
+    check_form(z_loss, &x, 2, Targets::Classes(&[0, 1, 1, 0]));
+}
+
+#[test]
+fn cross_entropy_with_class_weights_of_every_size() {
+    everywhere!(class_weights_of_every_size);
 }
 
 fn pieces<T: Float>() {
@@ -718,6 +885,12 @@ fn divergences<T: Float>() {
     }
     let impossible = kl_divergence(&[T::one()], &[T::neg_infinity()]);
     assert_eq!(report(impossible).operand, "log_q");
+    // Through the pole nothing gives nothing.
+    let (p, log_q, mut dp, mut dq) = ([num::<T>(0.5); 2], [T::neg_infinity(), T::zero()], [T::nan(); 2], [T::nan(); 2]);
+    kl_divergence_backward(&p, &log_q, T::zero(), &mut dp, &mut dq).unwrap();
+    assert!(dp.iter().chain(&dq).all(|d| d.is_zero()), "{dp:?}, {dq:?}");
+    assert_eq!(report(kl_divergence_backward(&p, &log_q, T::one(), &mut dp, &mut dq)).operand, "log_q");
+    assert_eq!(dp[0], T::infinity());
 }
 
 #[test]

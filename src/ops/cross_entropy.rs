@@ -14,7 +14,7 @@ use crate::logits::{
 };
 use crate::reduce::TwoTerm;
 use crate::rows::RowsSeen;
-use crate::scaled::{WideSum, power};
+use crate::scaled::{Scaled, power};
 use crate::simd::Simd;
 use crate::sweep::sweep;
 use crate::view::{MatMut, MatRef};
@@ -62,8 +62,8 @@ pub struct CrossEntropy<'a, T> {
     pub weights: Option<&'a [T]>,
     /// The factor of the z-loss, the square of the log-sum-exp of each row, which keeps logits small.
     pub z_loss: T,
-    /// Of the shape of the logits, false where one is masked: it is not read, and has probability 0. A stride of 0
-    /// repeats a row or a column.
+    /// Of the shape of the logits, false where one is masked: the logit is not read, and has probability 0. A target there
+    /// is one that cannot be met, see [`cross_entropy`]. A stride of 0 repeats a row or a column.
     pub mask: Option<MatRef<'a, bool>>,
 }
 
@@ -94,7 +94,8 @@ impl<T: Float> Default for CrossEntropy<'_, T> {
 pub enum Targets<'a, T> {
     /// A class for each row.
     Classes(&'a [u32]),
-    /// As many rows and columns as there are logits.
+    /// As many rows and columns as there are logits. All are read, those of masked classes too, and taken as they are:
+    /// none is refused for being negative, nor a row for its sum. A row of zeros counts in the mean.
     Probabilities(MatRef<'a, T>),
 }
 
@@ -152,8 +153,9 @@ pub struct Loss<T> {
 /// The loss of a row with a class as target is within 2 ULP for rows up to 4096 long, also where it is tiny; terms of the
 /// sum that underflow may add as many smallest subnormals as the row is long. With smoothing or probabilities it is
 /// within 4 ULP of the sum of its terms, none of which is negative. Sums of losses are exact but for the last rounding,
-/// and may overflow on the way to a mean that does not. With no target that counts the loss is 0. A logit of `-inf` has
-/// probability 0; where its target is above 0 it makes the loss `+inf`.
+/// and may overflow on the way to a mean that does not. With no target that counts the loss is 0. A logit of `-inf`, or one
+/// that is masked, has probability 0; where its target is above 0 it makes the loss `+inf`, also in a row that is masked
+/// as a whole. Smoothing raises the targets of classes that are not masked alone.
 ///
 /// Gradient: [`cross_entropy_backward`]; both at once: [`cross_entropy_with_gradient`], [`cross_entropy_in_place`].
 ///
@@ -180,6 +182,9 @@ pub fn cross_entropy<'a, T: Float>(
 
 /// The gradient of [`cross_entropy`]: `dlogits[i, j] = g (softmax(logits)[i, j] sum(q) - q[j])`, divided as the mean is;
 /// 0 in rows whose target is ignored.
+///
+/// It is exactly 0 where a logit is masked, even if that makes the loss infinite, and in rows without a possible class. A
+/// logit of `-inf` that is read has the gradient of its limit, `-g q[j]`.
 ///
 /// With classes as targets within 3 ULP of the true value for rows up to 4096 long, also at a target whose probability
 /// rounds to 1. With smoothing, probabilities or the z-loss within 4 ULP of the larger of the terms.
@@ -262,8 +267,9 @@ pub fn cross_entropy_in_place<'a, T: Float>(
 
 /// A checked call on logits that are overwritten by their gradients, a few rows at a time.
 pub(super) struct Batch<'a, T> {
-    row: CrossEntropyRow<'a, T>,
-    mask: Option<MatRef<'a, bool>>,
+    options: InRange<'a, T>,
+    targets: Targets<'a, T>,
+    divisor: T,
     count: usize,
 }
 
@@ -282,18 +288,21 @@ impl<'a, T: Float> Batch<'a, T> {
 
     /// Of so many targets that count.
     fn of(options: CrossEntropy<'a, T>, targets: Targets<'a, T>, count: usize) -> Self {
-        Self { row: CrossEntropyRow::new(options, targets, count, T::one()), mask: options.mask, count }
+        let options = InRange::new(options, targets);
+        let divisor = options.get().divisor(targets, count);
+        Self { options, targets, divisor, count }
     }
 
     /// The losses of the rows from `first` on, and their gradients in the place of their logits; whether all is finite.
     pub(super) fn run_in_place(&self, first: usize, losses: &mut [T], output: MatMut<'_, T>) -> Result<bool> {
-        let logits = Logits { mask: self.mask, ..Logits::plain(None) };
-        Ok(launch(LogitRows { formula: Singly(self.row), logits, first, values: losses, output })?.finite)
+        let row = CrossEntropyRow::new(self.options.get(), self.targets, self.divisor, T::one());
+        let logits = Logits { mask: row.options.mask, ..Logits::plain(None) };
+        Ok(launch(LogitRows { formula: Singly(row), logits, first, values: losses, output })?.finite)
     }
 
     /// The loss, from those of all rows.
     pub(super) fn loss(&self, losses: &[T]) -> Result<Loss<T>> {
-        Ok(Loss { value: launch(Sum { x: losses })?.value() / self.row.divisor, count: self.count })
+        Ok(Loss { value: launch(Sum { x: losses })?.value() / self.divisor, count: self.count })
     }
 }
 
@@ -337,9 +346,12 @@ impl<'a, T: Float> Job<'a, T> {
 
     fn run(&self, g: T, mut dlogits: Option<MatMut<'_, T>>) -> Result<Loss<T>> {
         let mut losses = vec![T::zero(); self.logits.rows()];
-        let (row, logits) = (CrossEntropyRow::new(self.options, self.targets, self.count, g), self.read());
-        let finite = apply_to_logits(Singly(row), logits, &mut losses, dlogits.as_mut().map(MatMut::reborrow))?.finite;
-        let value = self.reduce(&losses, row.divisor)?;
+        let options = InRange::new(self.options, self.targets);
+        let divisor = options.get().divisor(self.targets, self.count);
+        let row = CrossEntropyRow::new(options.get(), self.targets, divisor, g);
+        let dx = dlogits.as_mut().map(MatMut::reborrow);
+        let finite = apply_to_logits(Singly(row), self.read(), &mut losses, dx)?.finite;
+        let value = self.reduce(&losses, row)?;
         if !(finite && value.is_finite() && g.is_finite()) {
             diagnose(self.operation, [Operand::scalar("g", g)], [], overflow_or_invalid)?;
             self.diagnose(&losses, value, dlogits.as_ref().map(|dlogits| dlogits.as_ref()))?;
@@ -351,30 +363,30 @@ impl<'a, T: Float> Job<'a, T> {
         Logits { mask: self.options.mask, ..Logits::plain(Some(self.logits)) }
     }
 
-    fn reduce(&self, losses: &[T], divisor: T) -> Result<T> {
+    fn reduce(&self, losses: &[T], row: CrossEntropyRow<'_, T>) -> Result<T> {
         let sum = launch(Sum { x: losses })?.value();
-        if sum.is_finite() {
-            return Ok(sum / divisor);
-        }
-        // The mean may be finite where the sum is not, or where a loss is not: that is then max - logit, beside which
-        // the logarithm is nothing.
-        let one = T::one();
-        let sum = losses.iter().enumerate().fold(WideSum::new(), |sum, (i, &loss)| match self.wide_loss(i, loss) {
-            Some((max, logit)) => sum.add_product(max, one).add_product(logit, -one),
-            None => sum.add_product(loss, one),
-        });
-        Ok(sum.divided_by(divisor))
+        if sum.is_finite() { Ok(sum / row.divisor) } else { self.reduce_far(losses, row) }
     }
 
-    /// The largest logit of a row and that of its target, where all are finite or `-inf` and the loss overflowed.
-    fn wide_loss(&self, i: usize, loss: T) -> Option<(T, T)> {
-        let Targets::Classes(classes) = self.targets else { return None };
-        if !self.options.is_plain() {
-            return None;
+    /// The mean may be finite where the sum is not, or where a loss is not: that of all losses over a power of two, times
+    /// that. What small losses lose by it is nothing to those that overflowed.
+    #[cold]
+    fn reduce_far(&self, losses: &[T], row: CrossEntropyRow<'_, T>) -> Result<T> {
+        const SHIFT: i32 = 64;
+        if (0..losses.len()).any(|i| self.is_impossible(i)) {
+            return Ok(losses.iter().fold(T::zero(), |sum, &loss| sum + loss));
         }
-        let logit = self.logits.get(i, classes[i] as usize)?;
-        let max = self.logits.row_iter(i).fold(T::neg_infinity(), |max, &x| max.max(x));
-        (loss == T::infinity() && logit.is_finite() && max.is_finite()).then_some((max, logit))
+        let mut losses = vec![T::zero(); losses.len()];
+        let small = InRange::scaled(row.options, self.logits.cols(), power(-SHIFT));
+        let row = CrossEntropyRow { options: small.get(), ..row };
+        apply_to_logits(Singly(row), self.read(), &mut losses, None)?;
+        Ok(launch(Sum { x: &losses })?.value() / row.divisor * power(SHIFT))
+    }
+
+    /// Whether a class of probability 0 is part of the target of a row that counts.
+    fn is_impossible(&self, i: usize) -> bool {
+        let (logits, mut classes) = (self.read(), 0..self.logits.cols());
+        !self.ignores_row(i) && classes.any(|j| logits.get(i, j) == Some(T::neg_infinity()) && self.is_wanted(i, j))
     }
 
     fn ignores_row(&self, i: usize) -> bool {
@@ -387,9 +399,12 @@ impl<'a, T: Float> Job<'a, T> {
         let Targets::Classes(classes) = self.targets else { return false };
         let logits = self.read();
         let is_tame = |x: T| x.abs() < limit || x == T::neg_infinity();
+        // The z-loss is divided by the sum of the weights and not multiplied by any.
+        let least: T = if options.z_loss == T::zero() { T::zero() } else { power(-20) };
+        let is_tame_weight = |weight: &T| weight.is_zero() || (least..power(20)).contains(weight);
         options.smoothing == T::zero()
             && options.z_loss < power(20)
-            && options.weights.is_none_or(|weights| weights.iter().all(|&weight| weight < power(20)))
+            && options.weights.is_none_or(|weights| weights.iter().all(is_tame_weight))
             && (0..self.logits.rows()).filter(|&i| !self.ignores_row(i)).all(|i| {
                 let target = logits.get(i, classes[i] as usize).unwrap_or_else(T::nan);
                 target.abs() < limit
@@ -407,15 +422,11 @@ impl<'a, T: Float> Job<'a, T> {
     fn diagnose(&self, losses: &[T], value: T, dlogits: Option<MatRef<'_, T>>) -> Result<()> {
         let logits = self.read();
         let counts = |index| !matches!(index, Index::Cell(i, j) if self.ignores_row(i) || !logits.keeps(i, j));
-        let is_impossible = |i: usize| {
-            let mut columns = 0..self.logits.cols();
-            columns.any(|j| logits.get(i, j) == Some(T::neg_infinity()) && self.is_wanted(i, j))
-        };
-        let rescued =
-            |index, loss| matches!(index, Index::At(i) if value.is_finite() && self.wide_loss(i, loss).is_some());
+        // The sum or the mean is finite all the same.
+        let rescued = |_, loss| value.is_finite() && loss == T::infinity();
         let labels = match self.targets {
             Targets::Classes(_) => None,
-            Targets::Probabilities(q) => Some(Operand::matrix("targets", q).overlook(|index, _| !counts(index))),
+            Targets::Probabilities(q) => Some(Operand::matrix("targets", q)),
         };
         let x = Operand::matrix("logits", self.logits);
         let inputs = [x.overlook(|index, x| x == T::neg_infinity() || !counts(index))].into_iter().chain(labels);
@@ -424,18 +435,20 @@ impl<'a, T: Float> Job<'a, T> {
             .into_iter()
             .chain([Operand::slice("losses", losses).overlook(rescued), Operand::scalar("loss", value)]);
         diagnose(self.operation, inputs, outputs, |index, class| match index {
-            Index::At(i) if is_impossible(i) => Origin::DivisionByZero,
+            Index::At(i) if self.is_impossible(i) => Origin::DivisionByZero,
             _ => overflow_or_invalid(index, class),
         })
     }
 
     /// Whether a class is part of the target of a row.
     fn is_wanted(&self, i: usize, j: usize) -> bool {
-        self.options.smoothing > T::zero()
-            || match self.targets {
-                Targets::Classes(classes) => classes[i] as usize == j,
-                Targets::Probabilities(q) => q.get(i, j).is_some_and(|q| q > T::zero()),
-            }
+        let CrossEntropy { smoothing, .. } = self.options;
+        let is_target = match self.targets {
+            Targets::Classes(classes) => classes[i] as usize == j,
+            Targets::Probabilities(q) => q.get(i, j).is_some_and(|q| q > T::zero()),
+        };
+        let is_smoothed = smoothing > T::zero() && self.read().keeps(i, j);
+        self.options.weight(j) > T::zero() && (is_smoothed || is_target && smoothing < T::one())
     }
 }
 
@@ -459,6 +472,34 @@ impl<T: Float> CrossEntropy<'_, T> {
         check_shape(operation, "mask", mask, logits.shape(), "the shape of logits")
     }
 
+    /// What losses are divided by, if so many targets count.
+    fn divisor(&self, targets: Targets<'_, T>, count: usize) -> T {
+        match (self.reduction, self.weights, targets) {
+            (Reduction::Mean, Some(_), Targets::Classes(classes)) if count > 0 => {
+                compensated(self.counted_weights(classes))
+            }
+            (reduction, ..) => reduction.divisor(count),
+        }
+    }
+
+    /// The weights of the targets that count.
+    fn counted_weights(&self, classes: &[u32]) -> impl Iterator<Item = T> {
+        let counted = classes.iter().filter(|&&class| !self.ignores(class));
+        counted.map(|&class| self.weight(class as usize))
+    }
+
+    /// The power of two that the weights are to be scaled by, given the largest that counts.
+    fn shift(&self, weights: &[T], largest: T) -> i32 {
+        let exponent = |x| Scaled::new(x, 0).exponent;
+        let others = if self.smoothing.is_zero() { &[] } else { weights };
+        let most = others.iter().copied().fold(largest.max(self.z_loss), T::max);
+        match exponent(largest) {
+            up if up < -T::BIAS / 2 => (-up).min(T::BIAS - 1 - exponent(most)).max(0),
+            down if down > T::BIAS / 2 => -down,
+            _ => 0,
+        }
+    }
+
     /// Whether a loss is that of a class alone.
     pub(crate) fn is_plain(&self) -> bool {
         self.smoothing == T::zero() && self.z_loss == T::zero() && self.weights.is_none() && self.mask.is_none()
@@ -474,9 +515,48 @@ impl<T: Float> CrossEntropy<'_, T> {
     }
 }
 
+/// Options whose weights have a sum, and an inverse of it, that are in range.
+struct InRange<'a, T> {
+    options: CrossEntropy<'a, T>,
+    /// Weights in the place of those of the options.
+    weights: Option<Vec<T>>,
+}
+
+impl<'a, T: Float> InRange<'a, T> {
+    /// The mean over the sum of the weights stays the same if all are scaled: where the largest of those that count is
+    /// near an end of the range, by a power of two that makes it about 1.
+    fn new(options: CrossEntropy<'a, T>, targets: Targets<'_, T>) -> Self {
+        match (options.reduction, options.weights, targets) {
+            (Reduction::Mean, Some(weights), Targets::Classes(classes)) => {
+                let largest = options.counted_weights(classes).fold(T::zero(), T::max);
+                match options.shift(weights, largest) {
+                    0 => Self { options, weights: None },
+                    shift => Self::scaled(options, weights.len(), power(shift)),
+                }
+            }
+            _ => Self { options, weights: None },
+        }
+    }
+
+    /// With the weights of so many classes and the factor of the z-loss times a power of two, which scales all losses.
+    fn scaled(options: CrossEntropy<'a, T>, classes: usize, scale: T) -> Self {
+        // What is not 0 stays so: it counts.
+        let least = T::from_bits(1);
+        let scaled = |x: T| if x.is_zero() { x } else { (x * scale).max(least) };
+        let weights = (0..classes).map(|class| scaled(options.weight(class))).collect();
+        Self { options: CrossEntropy { z_loss: scaled(options.z_loss), ..options }, weights: Some(weights) }
+    }
+
+    fn get(&self) -> CrossEntropy<'_, T> {
+        CrossEntropy { weights: self.weights.as_deref().or(self.options.weights), ..self.options }
+    }
+}
+
 /// A sum in twice the precision.
 fn compensated<T: Float>(terms: impl Iterator<Item = T>) -> T {
-    terms.fold(TwoTerm::zero(), |sum, term| sum.join(TwoTerm { sum: term, error: T::zero() })).value()
+    let sum = terms.fold(TwoTerm::zero(), |sum, term| sum.join(TwoTerm { sum: term, error: T::zero() }));
+    // The rounding error of an infinite sum is NaN.
+    if sum.sum.is_infinite() { sum.sum } else { sum.value() }
 }
 
 /// The loss of a row and, where there is room for it, its gradient.
@@ -515,18 +595,29 @@ impl<T: Float> LogitRowFormula<T> for CrossEntropyRow<'_, T> {
         let row = row_exp(simd, x, dx);
         let log = row.log(simd);
         let (z, lse) = (self.options.z_loss, row.max + log);
-        let z_loss = if z == T::zero() { z } else { z * lse * lse };
-        let z_slope = if z == T::zero() { z } else { (z + z) * lse };
+        let half_slope = if z == T::zero() { z } else { z * lse };
+        let z_loss = if z == T::zero() { z } else { half_slope * lse };
+        let z_slope = half_slope + half_slope;
         match class {
             Some(class) => {
                 let weight = self.options.weight(class);
-                *loss = weight * row_loss(row, log, x[class]) + z_loss;
+                let value = weight * row_loss(row, log, x[class]);
+                let value = if value.is_finite() { value } else { far_loss(row, log, &[weight], &[x[class]], value) };
+                *loss = value + z_loss;
                 let (target, slope) = (self.factor * weight, self.factor * z_slope);
                 row_gradient(simd, x, row, class, target, slope, dx);
+                if !loss.is_finite() {
+                    self.hide(i, dx);
+                }
             }
             None => {
                 let total = self.write_labels(i, x.len(), labels);
-                *loss = total * log + distance(simd, labels, x, row.max) + z_loss;
+                let value = total * log + distance(simd, labels, x, row.max);
+                let is_usual = value.is_finite() && row.is_plain();
+                *loss = z_loss + if is_usual { value } else { far_loss(row, log, labels, x, value) };
+                if !loss.is_finite() {
+                    self.hide(i, labels);
+                }
                 labels_gradient(simd, x, row, labels, self.factor, total + z_slope, dx);
             }
         }
@@ -535,19 +626,20 @@ impl<T: Float> LogitRowFormula<T> for CrossEntropyRow<'_, T> {
 }
 
 impl<'a, T: Float> CrossEntropyRow<'a, T> {
-    /// For so many targets that count, and an upstream gradient `g`.
-    fn new(options: CrossEntropy<'a, T>, targets: Targets<'a, T>, count: usize, g: T) -> Self {
-        let divisor = match (options.reduction, options.weights, targets) {
-            (Reduction::Mean, Some(_), Targets::Classes(classes)) if count > 0 => {
-                let counted = classes.iter().filter(|&&class| !options.ignores(class));
-                compensated(counted.map(|&class| options.weight(class as usize)))
-            }
-            (reduction, ..) => reduction.divisor(count),
-        };
+    /// For losses that are divided by a number, and an upstream gradient `g`.
+    fn new(options: CrossEntropy<'a, T>, targets: Targets<'a, T>, divisor: T, g: T) -> Self {
         Self { options, targets, divisor, factor: g / divisor }
     }
 
-    /// Writes what each class of a row counts: `w ((1 - s) q + s / k)`; returns the sum.
+    /// Makes 0 of what stands where a class is masked: a target there makes the loss infinite, and has no gradient.
+    #[cold]
+    fn hide(&self, i: usize, row: &mut [T]) {
+        if let Some(mask) = self.options.mask {
+            mask.zip_row(i, row, |x, keep| *x = if keep { *x } else { T::zero() });
+        }
+    }
+
+    /// Writes what each class of a row counts: `w ((1 - s) q + s / k)`, without `s / k` where it is masked; returns the sum.
     fn write_labels(&self, i: usize, len: usize, labels: &mut Vec<T>) -> T {
         let CrossEntropy { smoothing, mask, .. } = self.options;
         let keeps = |j| mask.is_none_or(|mask| mask.get(i, j) == Some(true));
@@ -564,7 +656,7 @@ impl<'a, T: Float> CrossEntropyRow<'a, T> {
             Targets::Probabilities(q) => q.get(i, j).unwrap_or_else(T::zero),
         };
         let smooth = |j| if smoothing == T::zero() { q(j) } else { sharp * q(j) + even };
-        let label = |j| if keeps(j) { self.options.weight(j) * smooth(j) } else { T::zero() };
+        let label = |j| self.options.weight(j) * if keeps(j) { smooth(j) } else { sharp * q(j) };
         labels.clear();
         labels.extend((0..len).map(label));
         compensated(labels.iter().copied())
@@ -586,6 +678,22 @@ fn row_loss<T: Float>(row: RowSum<T>, log: T, logit: T) -> T {
     } else {
         row.max - logit
     }
+}
+
+/// `sum(labels (max - x + log))`, given what came out in the usual way: of rows without a possible class, and where a
+/// difference or the sum of the labels overflows.
+#[cold]
+fn far_loss<T: Float>(row: RowSum<T>, log: T, labels: &[T], x: &[T], usual: T) -> T {
+    let counted = labels.iter().zip(x).filter(|(label, _)| !label.is_zero());
+    if row.is_empty() {
+        return counted.fold(T::zero(), |sum, (&label, _)| sum + label * T::infinity());
+    }
+    if !row.is_plain() {
+        return usual;
+    }
+    let quarter = power::<T>(-2);
+    let term = |(&label, &x): (&T, &T)| label * ((row.max * quarter - x * quarter) + log * quarter);
+    compensated(counted.map(term)) / quarter
 }
 
 /// Turns `exp(x - max)` in `dx` into `(target + slope) softmax(x) - target onehot(class)`.

@@ -17,7 +17,8 @@ use crate::sweep::{Formula, Guard, apply};
 ///
 /// Computed as `|x| w + ln(1 + exp(-|x|))` with `w = 1 - t` where `x > 0` and `t` elsewhere: no term is negative, each
 /// loss is within 2 ULP. Sums are exact but for the last rounding. At `x = -inf` the loss is 0 for `t = 0` and `+inf` for
-/// others, at `+inf` 0 for `t = 1`. The loss of nothing is 0.
+/// others, at `+inf` 0 for `t = 1`. The loss of nothing is 0. A target outside 0 to 1 is not refused: the formula holds for
+/// it, and the loss may be negative.
 ///
 /// Gradient: [`binary_cross_entropy_backward`].
 ///
@@ -85,7 +86,7 @@ pub fn binary_cross_entropy_backward<T: Float>(
 /// The Kullback-Leibler divergence of `q` from `p`: `sum(p (ln p - ln q))`, from probabilities `p` and log-probabilities
 /// `log_q`, such as [`log_softmax`](crate::log_softmax) gives.
 ///
-/// Where `p = 0` nothing is added, and `log_q` is not read. Each term is within 2 ULP of `p (|ln p| + |log_q|)`, the sum
+/// Where `p = 0` nothing is added, and `log_q` is not read. Neither `p` nor `q` need add up to 1. Each term is within 2 ULP of `p (|ln p| + |log_q|)`, the sum
 /// is exact but for its last rounding.
 ///
 /// Gradient: [`kl_divergence_backward`].
@@ -114,7 +115,7 @@ pub fn kl_divergence<T: Float>(p: &[T], log_q: &[T]) -> Result<T> {
 
 /// The gradients of [`kl_divergence`]: `dp = g (ln p + 1 - log_q)` and `dlog_q = -g p`.
 ///
-/// Where `p = 0` both are 0, and `log_q` is not read.
+/// Where `p = 0` both are 0, and `log_q` is not read. At `log_q = -inf` `dp` is infinite, or 0 if `g` is.
 ///
 /// # Errors
 /// As [`kl_divergence`], and if `g` or an element written is not finite.
