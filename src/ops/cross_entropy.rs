@@ -306,6 +306,9 @@ impl<'a, T: Float> Batch<'a, T> {
     }
 }
 
+/// The power of two that losses are divided by whose sum overflows, or that do so themselves before they are divided.
+const FAR: i32 = 80;
+
 /// A checked call.
 struct Job<'a, T> {
     operation: &'static str,
@@ -372,15 +375,17 @@ impl<'a, T: Float> Job<'a, T> {
     /// that. What small losses lose by it is nothing to those that overflowed.
     #[cold]
     fn reduce_far(&self, losses: &[T], row: CrossEntropyRow<'_, T>) -> Result<T> {
-        const SHIFT: i32 = 64;
         if (0..losses.len()).any(|i| self.is_impossible(i)) {
             return Ok(losses.iter().fold(T::zero(), |sum, &loss| sum + loss));
         }
+        let small = InRange::scaled(row.options, self.logits.cols(), power(-FAR));
+        if small.options.z_loss < T::min_positive_value() && !row.options.z_loss.is_zero() {
+            return Ok(T::infinity()); // beside weights near the end of the range there is no room for it
+        }
         let mut losses = vec![T::zero(); losses.len()];
-        let small = InRange::scaled(row.options, self.logits.cols(), power(-SHIFT));
         let row = CrossEntropyRow { options: small.get(), ..row };
         apply_to_logits(Singly(row), self.read(), &mut losses, None)?;
-        Ok(launch(Sum { x: &losses })?.value() / row.divisor * power(SHIFT))
+        Ok(launch(Sum { x: &losses })?.value() / row.divisor * power(FAR))
     }
 
     /// Whether a class of probability 0 is part of the target of a row that counts.
@@ -488,14 +493,16 @@ impl<T: Float> CrossEntropy<'_, T> {
         counted.map(|&class| self.weight(class as usize))
     }
 
-    /// The power of two that the weights are to be scaled by, given the largest that counts.
+    /// The power of two that the weights are to be scaled by, given the largest that counts. Small weights stay in range
+    /// beside it, and so do larger ones that only smoothing uses.
     fn shift(&self, weights: &[T], largest: T) -> i32 {
+        const ORDINARY: i32 = 48;
         let exponent = |x| Scaled::new(x, 0).exponent;
         let others = if self.smoothing.is_zero() { &[] } else { weights };
         let most = others.iter().copied().fold(largest.max(self.z_loss), T::max);
         match exponent(largest) {
-            up if up < -T::BIAS / 2 => (-up).min(T::BIAS - 1 - exponent(most)).max(0),
-            down if down > T::BIAS / 2 => -down,
+            low if low < -ORDINARY => (-low).min(T::BIAS - 1 - exponent(most)).max(0),
+            high if high > ORDINARY => ORDINARY - high,
             _ => 0,
         }
     }
@@ -524,7 +531,7 @@ struct InRange<'a, T> {
 
 impl<'a, T: Float> InRange<'a, T> {
     /// The mean over the sum of the weights stays the same if all are scaled: where the largest of those that count is
-    /// near an end of the range, by a power of two that makes it about 1.
+    /// far from 1, by a power of two that brings it near.
     fn new(options: CrossEntropy<'a, T>, targets: Targets<'_, T>) -> Self {
         match (options.reduction, options.weights, targets) {
             (Reduction::Mean, Some(weights), Targets::Classes(classes)) => {
@@ -540,11 +547,11 @@ impl<'a, T: Float> InRange<'a, T> {
 
     /// With the weights of so many classes and the factor of the z-loss times a power of two, which scales all losses.
     fn scaled(options: CrossEntropy<'a, T>, classes: usize, scale: T) -> Self {
-        // What is not 0 stays so: it counts.
-        let least = T::from_bits(1);
-        let scaled = |x: T| if x.is_zero() { x } else { (x * scale).max(least) };
+        // A weight that is not 0 stays so, also times a label: it counts.
+        let least = T::min_positive_value();
+        let scaled = |weight: T| if weight.is_zero() { weight } else { (weight * scale).max(least) };
         let weights = (0..classes).map(|class| scaled(options.weight(class))).collect();
-        Self { options: CrossEntropy { z_loss: scaled(options.z_loss), ..options }, weights: Some(weights) }
+        Self { options: CrossEntropy { z_loss: options.z_loss * scale, ..options }, weights: Some(weights) }
     }
 
     fn get(&self) -> CrossEntropy<'_, T> {
