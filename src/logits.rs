@@ -436,7 +436,7 @@ impl<T: Float> RowSums<T> {
             }
             sums.len = parts.len();
             for (i, parts) in parts.iter_mut().enumerate() {
-                let sum = parts.sum(simd);
+                let sum = parts.sum::<APART, S>(simd, x.row(start + i).unwrap_or(&[]));
                 sums.max.as_mut()[i] = sum.max;
                 sums.ones.as_mut()[i] = sum.ones;
                 sums.sum.as_mut()[i] = sum.rest.sum;
@@ -565,7 +565,7 @@ impl<T: Float> BelowMax<T> {
 pub(crate) fn row_exp<T: Float, S: Simd<T>>(simd: S, x: &[T], y: &mut [T]) -> RowSum<T> {
     let mut parts = RowParts::new();
     outline(simd, RowExp { x, y, parts: &mut parts });
-    parts.sum(simd)
+    parts.sum::<true, S>(simd, x)
 }
 
 struct RowExp<'a, T: Float> {
@@ -603,10 +603,16 @@ impl<T: Float> RowParts<T> {
         Self { max: lowest, ones: T::fill(T::zero()), rest: [[0.0; 8]; 2], later_max: T::fill(lowest) }
     }
 
+    /// The sum of the row `x`. If the ones are apart, the rest is right however small it is.
     #[inline(always)]
-    fn sum<S: Simd<T>>(&self, simd: S) -> RowSum<T> {
+    fn sum<const APART: bool, S: Simd<T>>(&self, simd: S, x: &[T]) -> RowSum<T> {
         let rest = Extended::<T, S>::load(simd, &self.rest).total().narrow();
-        RowSum { max: self.max, ones: Extended::of(Lanes::load(simd, &self.ones)).total().narrow().sum, rest }
+        let ones = Extended::of(Lanes::load(simd, &self.ones)).total().narrow().sum;
+        let mut sum = RowSum { max: self.max, ones, rest };
+        if APART && sum.is_max_unique() && sum.rest.sum < least_sum(x.len() - 1) {
+            sum.rest = TwoTerm { sum: faint_rest(simd, x, sum.max, T::one()), error: T::zero() };
+        }
+        sum
     }
 
     /// Goes through a row whose maximum is known, and writes `exp(x - max)` to `y`, if that is not empty. The ones are kept
@@ -703,6 +709,58 @@ impl<T: Float> RowParts<T> {
         }
         self.ones.as_mut()[0] = T::from(ones).unwrap_or_else(T::max_value);
     }
+}
+
+/// From here on it counts for nothing that each of so many exponentials may have been rounded as a subnormal number.
+pub(crate) fn least_sum<T: Float>(terms: usize) -> T {
+    T::from(terms).unwrap_or_else(T::max_value) * (T::min_positive_value() * T::from(64).expect("a small integer"))
+}
+
+/// The sum of the exponentials below the maximum, where one of them or what it is multiplied by makes numbers that are
+/// subnormal: as a number and the exponent of the power of two that it is multiplied by.
+struct FaintRest<'a, T> {
+    x: &'a [T],
+    max: T,
+    sum: &'a mut T,
+    exponent: &'a mut T,
+}
+
+impl<T: Float> Kernel for FaintRest<'_, T> {
+    type Elem = T;
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd<T>>(self, simd: S) {
+        let lowest = T::neg_infinity();
+        let max = Lanes::splat(simd, self.max);
+        let (sum, exponent) = sum_with_exponents(
+            simd,
+            [self.x],
+            lowest,
+            #[inline(always)]
+            |[x]| {
+                let (difference, error) = below_max(x.eq(max).select(x.all(lowest), x), self.max);
+                let (e, exponent) = math::exp_parts(difference, error);
+                ((e, x.all(T::zero())), exponent)
+            },
+        );
+        (*self.sum, *self.exponent) = (sum.value(), exponent);
+    }
+}
+
+/// `factor` times the sum of the exponentials below the maximum, rounded as one number however small it is.
+#[cold]
+pub(crate) fn faint_rest<T: Float, S: Simd<T>>(simd: S, x: &[T], max: T, factor: T) -> T {
+    let lowest = T::neg_infinity();
+    let second = x.iter().fold(lowest, |second, &x| if second < x && x < max { x } else { second });
+    // However many there are, they come to nothing where one is so far below the maximum.
+    if second - max < T::EXP_ZERO_BELOW * (T::one() + T::one() + T::one()) {
+        return T::zero();
+    }
+    let (mut sum, mut exponent) = (T::zero(), T::zero());
+    outline_rare(simd, FaintRest { x, max, sum: &mut sum, exponent: &mut exponent });
+    let (factor, power) = math::split_exponent(Lanes::splat(simd, factor));
+    math::scale(factor * Lanes::splat(simd, sum), power + Lanes::splat(simd, exponent)).first()
 }
 
 /// Replaces the elements of `y`, if it is not empty, by `f` of those of `x`, while it finds the largest of those of `later`.

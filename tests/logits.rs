@@ -9,9 +9,9 @@ use nanproof::{
     Class, CrossEntropy, Error, Float, Index, LogSumExp, MatRef, Origin, Reduction, Softmax, Targets, argmax_rows,
     argmin_rows, binary_cross_entropy, binary_cross_entropy_backward, cross_entropy, cross_entropy_backward,
     cross_entropy_in_place, cross_entropy_with_gradient, kl_divergence, kl_divergence_backward, log_softmax,
-    log_softmax_with, logsumexp_backward, logsumexp_backward_with, logsumexp_weighted, logsumexp_weighted_backward,
-    max_rows, max_rows_backward, min_rows, min_rows_backward, softmax, softmax_backward, softmax_backward_with,
-    softmax_entropy, softmax_entropy_backward, softmax_in_place, softmax_with,
+    log_softmax_with, logsumexp, logsumexp_backward, logsumexp_backward_with, logsumexp_weighted,
+    logsumexp_weighted_backward, max_rows, max_rows_backward, min_rows, min_rows_backward, softmax, softmax_backward,
+    softmax_backward_with, softmax_entropy, softmax_entropy_backward, softmax_in_place, softmax_with,
 };
 
 const SHAPES: [(usize, usize); 8] = [(1, 1), (2, 3), (3, 16), (4, 17), (2, 63), (2, 64), (3, 65), (2, 300)];
@@ -731,6 +731,54 @@ fn faint_entropies<T: Float>() {
 #[test]
 fn entropy_of_probabilities_that_underflow() {
     everywhere!(faint_entropies);
+}
+
+/// Rows whose largest logit is 0 and alone: what they give is the sum of exponentials that are subnormal, or smaller.
+fn faint_sums<T: Float>() {
+    let names = ["log_softmax of a faint row", "logsumexp of it", "cross_entropy of it", "its gradient at the target"];
+    let mut worst = names.map(Worst::of::<T>);
+    let least = wide(T::from_bits(1)).ln(); // -103.3 or -744.4
+    let mut rng = Rng(5);
+    for case in 0..300 {
+        let len = [2, 3, 8, 12, 40, 300][case % 6];
+        let (center, spread) = (least + 22.0 * wide::<T>(rng.unit()) - 10.0, [0.0, 1.0, 30.0][case % 3]);
+        let mut x: Vec<T> = (0..len).map(|_| num(center - spread * wide::<T>(rng.unit()))).collect();
+        if len > 3 {
+            x[rng.below(len)] = T::neg_infinity();
+        }
+        let class = rng.below(len);
+        x[class] = T::zero();
+        let context = format!("{:.200}", format!("{len}, {class}: {x:?}"));
+        let (mut y, mut lse) = (vec![T::nan(); len], [T::nan()]);
+        log_softmax(mat(&x, 1, len), mat_mut(&mut y, 1, len)).unwrap();
+        worst[0].compare(&y, &reference::log_softmax(&x), &context);
+        logsumexp(mat(&x, 1, len), &mut lse).unwrap();
+        worst[1].compare(&lse, &[reference::logsumexp(&x)], &context);
+        let (options, classes) = (CrossEntropy::default(), [class as u32]);
+        let (x, targets) = (mat(&x, 1, len), Targets::Classes(&classes));
+        let loss = cross_entropy(options, x, targets).unwrap();
+        worst[2].compare(&[loss.value], &[reference::cross_entropy(options, x, targets)], &context);
+        for g in [T::one(), num(1e-30), num(-1e30), T::min_positive_value(), T::max_value()] {
+            cross_entropy_backward(options, x, targets, g, mat_mut(&mut y, 1, len)).unwrap();
+            let want = reference::cross_entropy_backward(options, x, targets, g);
+            worst[3].compare(&y[class..=class], &want[class..=class], &context);
+        }
+    }
+    worst[..3].iter().for_each(|worst| worst.assert_at_most(2.0));
+    worst[3].assert_at_most(3.0);
+    let block = LogSumExp::<T>::BLOCK;
+    let mut x = vec![T::neg_infinity(); 2 * block];
+    x[0] = T::zero();
+    x[block..].fill(num(least + 0.3));
+    let mut sum = LogSumExp::new();
+    sum.push(&x).unwrap();
+    let error = ulp_error(sum.value().unwrap(), reference::logsumexp(&x));
+    assert!(error <= 3.0, "{error} ULP");
+}
+
+#[test]
+fn sums_of_exponentials_that_underflow() {
+    everywhere!(faint_sums);
 }
 
 fn gradients_that_the_scale_lifts<T: Float>() {

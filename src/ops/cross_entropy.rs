@@ -10,7 +10,8 @@ use crate::float::Float;
 use crate::kernel::{Join, Kernel, launch};
 use crate::lanes::Lanes;
 use crate::logits::{
-    LogitRowFormula, LogitRows, Logits, RowSum, Singly, apply_to_logits, distance, row_exp, row_normalize,
+    LogitRowFormula, LogitRows, Logits, RowSum, Singly, apply_to_logits, distance, faint_rest, least_sum, row_exp,
+    row_normalize,
 };
 use crate::reduce::TwoTerm;
 use crate::rows::RowsSeen;
@@ -721,7 +722,9 @@ fn row_gradient<T: Float, S: Simd<T>>(
     dx[class] = if slope == T::zero() && row.is_max_unique() && x[class] == row.max && row.is_plain() {
         // 1 - p would cancel: the probability of all the others is at hand.
         dx[class] = T::zero();
-        -Sum { x: dx }.run(simd).value()
+        let others = Sum { x: dx }.run(simd).value();
+        let is_faint = others.abs() < least_sum(x.len() - 1);
+        -if is_faint { faint_rest(simd, x, row.max, target / row.total().value()) } else { others }
     } else {
         dx[class] - target
     };

@@ -265,14 +265,20 @@ impl<T: Float> Kernel for JoinPartials<'_, T> {
 /// The sum of two, of which the first has the larger maximum.
 #[inline(always)]
 fn join<T: Float, S: Simd<T>>(simd: S, large: Partial<T>, small: Partial<T>) -> Partial<T> {
-    let factor = if small.max == large.max {
-        T::one()
+    let (factor, exponent) = if small.max == large.max {
+        (Lanes::splat(simd, T::one()), Lanes::zero(simd))
     } else {
         let (difference, error) = below_max(Lanes::splat(simd, small.max), large.max);
-        math::exp_of_difference(difference, error).first()
+        math::exp_parts(difference, error)
     };
-    let (product, low) = Lanes::splat(simd, small.sum).two_mul(Lanes::splat(simd, factor));
-    let term = TwoTerm { sum: product.first(), error: low.first() + small.error * factor };
+    // Scaled last, as the factor alone may be subnormal.
+    let (product, low) = Lanes::splat(simd, small.sum).two_mul(factor);
+    let low = low + Lanes::splat(simd, small.error) * factor;
+    let [sum, error] = [product, low].map(
+        #[inline(always)]
+        |term| math::scale(term, exponent).first(),
+    );
+    let term = TwoTerm { sum, error };
     let total = TwoTerm { sum: large.sum, error: large.error }.join(term);
     Partial { max: large.max, sum: total.sum, error: total.error }
 }
