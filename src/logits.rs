@@ -610,7 +610,7 @@ impl<T: Float> RowParts<T> {
         let ones = Extended::of(Lanes::load(simd, &self.ones)).total().narrow().sum;
         let mut sum = RowSum { max: self.max, ones, rest };
         if APART && sum.is_max_unique() && sum.rest.sum < least_sum(x.len() - 1) {
-            sum.rest = TwoTerm { sum: faint_rest(simd, x, sum.max, T::one()), error: T::zero() };
+            sum.rest = TwoTerm { sum: faint_rest(simd, x, sum.max, [T::one(); 2]), error: T::zero() };
         }
         sum
     }
@@ -748,9 +748,9 @@ impl<T: Float> Kernel for FaintRest<'_, T> {
     }
 }
 
-/// `factor` times the sum of the exponentials below the maximum, rounded as one number however small it is.
+/// `factor / divisor` times the sum of the exponentials below the maximum, rounded as one number however small it is.
 #[cold]
-pub(crate) fn faint_rest<T: Float, S: Simd<T>>(simd: S, x: &[T], max: T, factor: T) -> T {
+pub(crate) fn faint_rest<T: Float, S: Simd<T>>(simd: S, x: &[T], max: T, [factor, divisor]: [T; 2]) -> T {
     let lowest = T::neg_infinity();
     let second = x.iter().fold(lowest, |second, &x| if second < x && x < max { x } else { second });
     // However many there are, they come to nothing where one is so far below the maximum.
@@ -760,7 +760,11 @@ pub(crate) fn faint_rest<T: Float, S: Simd<T>>(simd: S, x: &[T], max: T, factor:
     let (mut sum, mut exponent) = (T::zero(), T::zero());
     outline_rare(simd, FaintRest { x, max, sum: &mut sum, exponent: &mut exponent });
     let (factor, power) = math::split_exponent(Lanes::splat(simd, factor));
-    math::scale(factor * Lanes::splat(simd, sum), power + Lanes::splat(simd, exponent)).first()
+    let [sum, exponent, divisor] = [sum, exponent, divisor].map(
+        #[inline(always)]
+        |x| Lanes::splat(simd, x),
+    );
+    math::scale(factor * sum / divisor, power + exponent).first()
 }
 
 /// Replaces the elements of `y`, if it is not empty, by `f` of those of `x`, while it finds the largest of those of `later`.

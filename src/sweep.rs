@@ -302,6 +302,32 @@ pub(crate) fn each_group_in_place<T: Float, S: Simd<T>, const N: usize>(
     }
 }
 
+/// Calls `f` with each group of blocks of a slice, where they lie; what is missing in the last group is `fill`.
+///
+/// Four places are read in turn: a core that reads at one place alone waits for memory.
+#[inline(always)]
+pub(crate) fn each_group_in_turn<T: Float, S: Simd<T>>(
+    simd: S,
+    x: &[T],
+    fill: T,
+    mut f: impl FnMut(&[T::Block; GROUP]),
+) {
+    let x = Groups::<T, GROUP>::new(x);
+    let mut rest = None;
+    x.copy_rest(simd, Missing::Is(fill), &mut rest);
+    let quarter = x.whole.len() / 4;
+    let [a, b, c, d] = [0, 1, 2, 3].map(|place| &x.whole[place * quarter..][..quarter]);
+    for (((a, b), c), d) in a.iter().zip(b).zip(c).zip(d) {
+        f(a);
+        f(b);
+        f(c);
+        f(d);
+    }
+    for group in x.whole[4 * quarter..].iter().chain(&rest) {
+        f(group);
+    }
+}
+
 /// Calls `f` with each group of blocks of the first slice, and those of others as long or empty; what is missing is `fill`,
 /// and a tail is the last block of its group.
 #[inline(always)]

@@ -12,13 +12,13 @@ use crate::kernel::{Join, Kernel, launch};
 use crate::lanes::Lanes;
 use crate::scaled::{Scaled, ldexp};
 use crate::simd::Simd;
-use crate::sweep::{GROUP, each_group_in_place};
+use crate::sweep::{GROUP, each_group_in_turn};
 
 /// What a tensor holds. Mean, deviation, norm and magnitudes are those of its finite elements; what is not finite is
 /// counted.
 ///
 /// In `f64` for both types, each within 1e-12 of itself (the mean of the largest magnitude), whatever the range: squares
-/// neither over- nor underflow. A result that itself overflows, in `f64` alone, is infinite. Each 16 KiB are summed alone,
+/// neither over- nor underflow. A result that itself overflows, in `f64` alone, is infinite. Each 64 KiB are summed alone,
 /// about their mean if that is large beside the deviation, and merged (Chan, Golub and `LeVeque` 1983): such a mean does no
 /// harm.
 ///
@@ -148,9 +148,9 @@ impl Exponents {
     }
 }
 
-/// Elements whose sums are taken together: 16 KiB, which fit the first cache.
+/// Elements whose sums are taken together: 64 KiB, so that reading the counters costs little.
 const fn chunk<T: Float>() -> usize {
-    256 * T::LANES
+    1024 * T::LANES
 }
 
 /// Looks through a tensor.
@@ -374,12 +374,12 @@ impl<T: Float> Seen<T> {
         let [one, lowest] = [1, lowest as u64].map(|bits| Lanes::splat(simd, T::from_bits(bits)));
         let mut counters = Counters::new(simd);
         let mut group_number = 0;
-        each_group_in_place(
+        each_group_in_turn(
             simd,
-            [x],
+            x,
             T::zero(),
             #[inline(always)]
-            |[group]| {
+            |group| {
                 let mut rows = [one; GROUP];
                 for (i, block) in group.iter().enumerate() {
                     for (half, x) in halves(simd, block).enumerate() {
@@ -478,30 +478,30 @@ fn total<S: Simd<f64>>([a, b]: [Lanes<f64, S>; 2]) -> f64 {
 /// Source: W. Muła, N. Kurz, D. Lemire, "Faster Population Counts Using AVX2 Instructions", The Computer Journal 61(1),
 /// 2018.
 struct Counters<T: Float, S: Simd<T>> {
-    digits: [Lanes<T, S>; 9],
+    digits: [Lanes<T, S>; 11],
     /// Carries of the first two digits, which are added last.
-    fours: [[Lanes<T, S>; 16]; 4],
+    fours: [[Lanes<T, S>; 16]; 16],
 }
 
 impl<T: Float, S: Simd<T>> Counters<T, S> {
     #[inline(always)]
     fn new(simd: S) -> Self {
-        Self { digits: [Lanes::zero(simd); 9], fours: [[Lanes::zero(simd); 16]; 4] }
+        Self { digits: [Lanes::zero(simd); 11], fours: [[Lanes::zero(simd); 16]; 16] }
     }
 
     #[inline(always)]
     fn add(&mut self, group: usize, mut rows: [Lanes<T, S>; GROUP]) {
-        self.fours[group / 16 % 4][group % 16] = add_rows(&mut rows, &mut self.digits[..2]);
+        self.fours[group / 16 % 16][group % 16] = add_rows(&mut rows, &mut self.digits[..2]);
     }
 
     #[inline(always)]
     fn finish(&mut self) {
         let digits = &mut self.digits;
-        let mut carries = [digits[8]; 4];
+        let mut carries = [digits[10]; 16];
         for (carry, fours) in carries.iter_mut().zip(&mut self.fours) {
             *carry = add_rows(fours, &mut digits[2..6]);
         }
-        digits[8] = add_rows(&mut carries, &mut digits[6..8]);
+        digits[10] = add_rows(&mut carries, &mut digits[6..10]);
     }
 
     /// How many elements were this bit.

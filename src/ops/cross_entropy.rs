@@ -724,7 +724,7 @@ fn row_gradient<T: Float, S: Simd<T>>(
         dx[class] = T::zero();
         let others = Sum { x: dx }.run(simd).value();
         let is_faint = others.abs() < least_sum(x.len() - 1);
-        -if is_faint { faint_rest(simd, x, row.max, target / row.total().value()) } else { others }
+        -if is_faint { faint_rest(simd, x, row.max, [target, row.total().value()]) } else { others }
     } else {
         dx[class] - target
     };
