@@ -10,8 +10,9 @@
 //! ```
 //!
 //! A product of one row goes through B once, without a tile: `gemv`. One of few rows with a large B reads it in long
-//! pieces: `thin`. One of few columns is computed by halves of tiles, or where tiles have none as its transpose, so that
-//! the lanes run along its rows, and turned where it is written ([`Target::Columns`]).
+//! pieces: `thin`. One of few columns and a short `k` needs no tiles: `narrow`. Others of few columns are computed by
+//! halves of tiles, or where tiles have none as their transpose, so that the lanes run along the rows, and turned where
+//! they are written ([`Target::Columns`]).
 //!
 //! What an element is made of depends on `k` alone: in a k-block one ascending chain of fused multiply-adds from +0,
 //! and `c = alpha * chain + old` for the first block, `c = alpha * chain + c` for the others. Tiles, packing and
@@ -21,6 +22,7 @@ use core::ops::Range;
 
 mod gemv;
 mod micro;
+mod narrow;
 mod pack;
 mod scratch;
 mod target;
@@ -38,6 +40,7 @@ use crate::simd::{Simd, Tiled};
 use crate::sweep::{load_first, store_first};
 use crate::view::{MatMut, MatRef};
 use micro::{Left, Right, Sums, no_sums, tile};
+use narrow::Narrow;
 use pack::{pack_columns, pack_panels, pack_rows};
 
 /// Lines of tiles of B that are packed together: three quarters of the L2 cache of the CPUs that a tile of one block
@@ -208,14 +211,20 @@ impl<T: Float> Tiled<T> for Gemm<'_, T> {
         if self.c.rows() < DIRECT_ROWS && self.c.has_rows() && is_direct(self.b) && self.b.area() > LARGE {
             return thin::multiply::<T, S, ROWS, MID, LOW, BLOCKS>(simd, &mut self);
         }
+        if Narrow::<T, MID, 1>(&mut self).fits() {
+            return outline(simd, Narrow::<T, MID, 1>(&mut self));
+        }
+        if BLOCKS > 1 && Narrow::<T, MID, BLOCKS>(&mut self).fits() {
+            return outline(simd, Narrow::<T, MID, BLOCKS>(&mut self));
+        }
         let widest = BLOCKS * T::LANES;
         let (m, n, depth) = (self.c.rows(), self.c.cols(), self.a.cols().min(T::K_BLOCK));
         let in_place = is_direct(self.b) && (m < DIRECT_ROWS || n * depth <= DIRECT_AREA);
         // Columns at the end that fit half a tile are computed by halves of tiles.
         let narrow = if n % widest <= T::LANES { n % widest } else { 0 };
         let step = if in_place { n } else { SLAB_LINES / T::K_BLOCK * widest };
-        let end = if narrow > 0 { T::LANES } else { widest };
-        let packed_cols = if in_place { n % end } else { step.min(n) };
+        let last = if narrow > 0 { T::LANES } else { widest };
+        let packed_cols = if in_place { n % last } else { step.min(n) };
         let packs_left = !(self.a.row(0).is_some() && n <= DIRECT_PANELS * widest);
         let left_len = if packs_left { ROWS * depth } else { 0 };
         let right_len = packed_cols.next_multiple_of(widest) * depth;
@@ -223,10 +232,12 @@ impl<T: Float> Tiled<T> for Gemm<'_, T> {
         let [left, right] =
             scratch.as_mut().map_or_else(Default::default, |scratch| scratch.parts(left_len, right_len));
         let mut finite = true;
-        let mut col = 0;
-        while col < n {
-            let is_narrow = n - col == narrow;
-            let cols = if is_narrow { narrow } else { step.min(n - narrow - col) };
+        // From the right to the left: see `Pass::band`.
+        let mut end = n;
+        while end > 0 {
+            let is_narrow = end == n && narrow > 0;
+            let cols = if is_narrow { narrow } else { (end - 1) % step + 1 };
+            let col = end - cols;
             for start in (0..self.a.cols()).step_by(T::K_BLOCK) {
                 let depth = T::K_BLOCK.min(self.a.cols() - start);
                 let place = Place { cols: col..col + cols, lines: start..start + depth };
@@ -236,8 +247,8 @@ impl<T: Float> Tiled<T> for Gemm<'_, T> {
                     self.pass::<S, ROWS, MID, LOW, BLOCKS>(simd, place, in_place, left, right)
                 };
             }
-            self.activate(simd, col..col + cols);
-            col += cols;
+            self.activate(simd, col..end);
+            end = col;
         }
         if let Some(scratch) = scratch {
             T::keep_scratch(scratch);
@@ -362,12 +373,16 @@ impl<T: Float, const BLOCKS: usize> Banded for Pass<'_, '_, T, BLOCKS> {
         let left = left_part::<T, ROWS>(a, cols <= DIRECT_PANELS * width, left);
         let store = gemm.store(place.lines.start);
         let (mut finite, mut watch) = (true, Watch::new(simd));
-        let mut col = 0;
-        while col < cols {
+        // From the right to the left: where rows follow each other, a tile that is too wide for what is left of them may
+        // run over into the next ones, which are written later.
+        for col in (0..cols).step_by(width).rev() {
             let sums: Sums<T, S, ROWS, BLOCKS> = tile(no_sums(simd), &left, slab.panel(col), depth);
             let at = place.cols.start + col..place.cols.end.min(place.cols.start + col + width);
+            let is_whole = at.len() == width;
             match &mut gemm.c {
-                Target::Matrix(c) if rows.len() == ROWS && at.len() == width && store.is_plain() => {
+                Target::Matrix(c)
+                    if rows.len() == ROWS && store.is_plain() && (is_whole || may_run_over(c, &rows, &at, width)) =>
+                {
                     let (lines, stride) = c.lines_mut(rows.start, at.start);
                     store_whole(
                         sums,
@@ -376,7 +391,7 @@ impl<T: Float, const BLOCKS: usize> Banded for Pass<'_, '_, T, BLOCKS> {
                         |i, blocks| write_blocks(lines.get_mut(i * stride..), blocks),
                     );
                 }
-                Target::Rows(c) if rows.len() == ROWS && at.len() == width && store.is_plain() => {
+                Target::Rows(c) if rows.len() == ROWS && store.is_plain() && is_whole => {
                     let c = &mut c[rows.clone()];
                     store_whole(
                         sums,
@@ -390,10 +405,17 @@ impl<T: Float, const BLOCKS: usize> Banded for Pass<'_, '_, T, BLOCKS> {
                     finite &= outline(simd, Edge { store, sums, rows: rows.clone(), cols: at, c });
                 }
             }
-            col += width;
         }
         finite && watch.all_finite()
     }
+}
+
+/// Whether a tile of this width, wider than these columns, may be written to C: what it runs over is of C, too, and comes
+/// later.
+#[inline(always)]
+fn may_run_over<T>(c: &MatMut<'_, T>, rows: &Range<usize>, cols: &Range<usize>, width: usize) -> bool {
+    let n = c.cols();
+    c.as_ref().is_gapless() && cols.end == n && (c.rows() - rows.end) * n + cols.len() >= width
 }
 
 /// The sums of a tile, out of the registers.

@@ -294,6 +294,12 @@ impl<'a, T> MatRef<'a, T> {
         Self { data, layout: Layout::row_major(1, data.len()) }
     }
 
+    /// Whether the elements of each row are neighbours in memory, and each row follows the one before at once.
+    #[inline(always)]
+    pub(crate) fn is_gapless(self) -> bool {
+        self.layout.col_stride == 1 && self.layout.row_stride == self.layout.cols
+    }
+
     /// Whether the elements of each row are neighbours in memory, and one row lies behind the other.
     pub(crate) fn has_rows_in_order(self) -> bool {
         let Layout { rows, cols, row_stride, col_stride } = self.layout;

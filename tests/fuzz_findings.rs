@@ -1,6 +1,6 @@
 //! What fuzzing found, each with its smallest operands.
 
-use nanproof::reference::{self, ulp_error};
+use nanproof::reference::{self, Wide, ulp_error};
 use nanproof::{
     AdamW, BatchMut, BatchRef, Class, CrossEntropy, Error, Index, MatMut, MatRef, Origin, Reduction, Safe, TensorStats,
     binary_cross_entropy, binary_cross_entropy_backward, clip_unitwise, cross_entropy_backward, cross_entropy_in_place,
@@ -183,6 +183,13 @@ fn binary_cross_entropy_backward_of_a_probability_that_underflows() -> nanproof:
         let error = ulp_error(dx[i], reference::binary_cross_entropy_backward(x[i], t[i], 1e250));
         assert!(dx[i] != 0.0 && error <= 3.0, "{}: {:e}, {error} ULP", x[i], dx[i]);
     }
+    // Beside a target that does so, too: within 3 ULP of the larger of the two, times `g`.
+    let (x, t, g) = ([-92.11466_f32, 92.11466], 2.045_181e-39, 2.413_966_1e24);
+    let mut dx = [0.0; 2];
+    binary_cross_entropy_backward(Reduction::Sum, &x, &[t, 0.0], g, &mut dx)?;
+    let error = Wide::new(dx[0]) - reference::binary_cross_entropy_backward(x[0], t, g);
+    assert!(error.abs().to_f64() <= 3.0 * f64::from(f32::EPSILON) * f64::from(t) * f64::from(g), "{:e}", dx[0]);
+    assert_eq!(dx[1], g);
     Ok(())
 }
 

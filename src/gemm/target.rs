@@ -39,6 +39,12 @@ impl<'a, T> Target<'a, T> {
         !matches!(self, Self::Columns(_))
     }
 
+    /// Whether its rows are contiguous and follow each other at once.
+    #[inline(always)]
+    pub(super) fn is_gapless(&self) -> bool {
+        matches!(self, Self::Matrix(c) if c.as_ref().is_gapless())
+    }
+
     /// The memory from an element on; it is empty where rows are not contiguous.
     #[inline(always)]
     pub(super) fn tail_mut(&mut self, row: usize, col: usize) -> &mut [T] {

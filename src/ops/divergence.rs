@@ -182,13 +182,14 @@ impl<T: Float> Formula<T, 2, 1> for BinaryCrossEntropyBackward<T> {
         let is_positive = zero.lt(x);
         let rest = is_positive.select(one - t, t);
         let dx = x.all(self.factor) * is_positive.select(rest - rare, rare - rest);
-        // Beside a target that is sure the rare outcome counts alone: its probability may underflow, the product not.
-        let alone = rest.eq(zero) & rare.lt(x.all(T::min_positive_value())) & x.abs().lt(x.all(T::infinity()));
-        if !alone.any() {
+        // The probability of the rare outcome may underflow, and its product with the factor not.
+        let least = x.all(T::min_positive_value());
+        let is_faint = rare.lt(least) & rest.lt(least / x.all(T::epsilon())) & x.abs().lt(x.all(T::infinity()));
+        if !is_faint.any() {
             return [dx];
         }
-        let product = math::sigmoid_times(x.all(self.factor), -x.abs(), zero);
-        [alone.select(is_positive.select(-product, product), dx)]
+        let (product, rest) = (math::sigmoid_times(x.all(self.factor), -x.abs(), zero), x.all(self.factor) * rest);
+        [is_faint.select(is_positive.select(rest - product, product - rest), dx)]
     }
 }
 

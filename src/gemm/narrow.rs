@@ -1,0 +1,80 @@
+//! Products of few columns and a short `k`, whose rows of A and C follow each other: so many rows at a time from the first
+//! to the last, as setting up a tile would cost more than its products. Small squares are among them.
+
+use super::micro::{Left, Right, Sums, no_sums, tile};
+use super::pack::pack_panels;
+use super::{Gemm, store_whole, write_blocks};
+use crate::finite::Watch;
+use crate::float::Float;
+use crate::kernel::Kernel;
+use crate::simd::Simd;
+use crate::sweep::store_first;
+
+/// The longest `k`.
+const DEPTH: usize = 64;
+
+/// The whole product, `ROWS` rows at a time of as many columns as `BLOCKS` blocks have lanes; whether it is finite.
+pub(super) struct Narrow<'s, 'a, T, const ROWS: usize, const BLOCKS: usize>(pub(super) &'s mut Gemm<'a, T>);
+
+impl<T: Float, const ROWS: usize, const BLOCKS: usize> Narrow<'_, '_, T, ROWS, BLOCKS> {
+    const WIDTH: usize = BLOCKS * T::LANES;
+
+    /// Whether the product is of this kind, and its sums are what is written.
+    #[inline(always)]
+    pub(super) fn fits(&self) -> bool {
+        let Self(gemm) = self;
+        let is_small = gemm.c.rows() >= ROWS && gemm.c.cols() <= Self::WIDTH && gemm.a.cols() <= DEPTH;
+        is_small && gemm.store(0).is_plain() && gemm.a.is_gapless() && gemm.c.is_gapless()
+    }
+}
+
+impl<T: Float, const ROWS: usize, const BLOCKS: usize> Kernel for Narrow<'_, '_, T, ROWS, BLOCKS> {
+    type Elem = T;
+    type Output = bool;
+
+    #[inline(always)]
+    fn run<S: Simd<T>>(self, simd: S) -> bool {
+        let Self(gemm) = self;
+        let (m, n, k) = (gemm.c.rows(), gemm.c.cols(), gemm.a.cols());
+        let is_packed = n == Self::WIDTH && gemm.b.is_gapless();
+        let mut scratch = (!is_packed).then(T::take_scratch);
+        let packed = scratch.as_mut().map_or_else(Default::default, |scratch| {
+            let [_, packed] = scratch.parts(0, k * Self::WIDTH);
+            pack_panels::<T, S, BLOCKS>(simd, gemm.b, packed);
+            &*packed
+        });
+        let lines = T::blocks(if is_packed { gemm.b.from(0, 0) } else { packed }).0.as_chunks().0;
+        let (a, c) = (gemm.a.from(0, 0), &mut gemm.c.tail_mut(0, 0)[..m * n]);
+        let mut watch = Watch::new(simd);
+        for row in (0..m).step_by(ROWS) {
+            let row = row.min(m - ROWS); // the last are computed with some of those before once more
+            let mut rows = [&a[..k]; ROWS];
+            for (i, a_row) in rows.iter_mut().enumerate() {
+                *a_row = &a[(row + i) * k..][..k];
+            }
+            let sums: Sums<T, S, ROWS, BLOCKS> = tile(no_sums(simd), &Left::Rows(rows), Right::Packed(lines), k);
+            let c = &mut c[row * n..];
+            if c.len() >= (ROWS - 1) * n + Self::WIDTH {
+                // Each row runs over into the next ones, which are written later.
+                store_whole(
+                    sums,
+                    &mut watch,
+                    #[inline(always)]
+                    |i, blocks| write_blocks(c.get_mut(i * n..), blocks),
+                );
+            } else {
+                for (sums, c) in sums.iter().zip(c.chunks_exact_mut(n)) {
+                    for (sum, c) in sums.iter().zip(c.chunks_mut(T::LANES)) {
+                        watch.see(*sum);
+                        store_first(*sum, c, c.len());
+                    }
+                }
+            }
+        }
+        if let Some(scratch) = scratch {
+            T::keep_scratch(scratch);
+        }
+        gemm.activate(simd, 0..n);
+        watch.all_finite()
+    }
+}
