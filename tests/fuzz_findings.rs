@@ -80,6 +80,22 @@ fn lp_norm_of_a_tiny_order_is_a_number() -> nanproof::Result<()> {
     Ok(())
 }
 
+/// The root of the sum overflows, and the norm does not as all elements are tiny.
+#[test]
+fn lp_norm_of_tiny_elements_in_a_small_order() -> nanproof::Result<()> {
+    let (order, x) = (8.850_097_656_25e-4, [-f64::MIN_POSITIVE, 6.863_861_937_507_766e-308]);
+    let error = ulp_error(lp_norm(order, &x)?, reference::lp_norm(order, &x));
+    assert!(error <= 3.0 / order, "{error} ULP");
+    let mut dx = [1.0; 2];
+    lp_norm_backward(order, &x, 1e-300, &mut dx)?;
+    // The norm is homogeneous: `x dx` adds up to `g` times it.
+    let share = (x[0] * 1e200).mul_add(dx[0], x[1] * 1e200 * dx[1]) / (lp_norm(order, &x)? * 1e-100);
+    assert!((share - 1.0).abs() < 1e-10, "{share}");
+    lp_norm_backward(order, &x, 0.0, &mut dx)?;
+    assert_eq!(dx, [0.0; 2]);
+    Ok(())
+}
+
 /// The power of a ratio below all numbers is 0, however large the order.
 #[test]
 fn lp_norm_beside_an_element_that_does_not_count() -> nanproof::Result<()> {

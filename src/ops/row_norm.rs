@@ -155,7 +155,7 @@ fn write_gradients<T: Float>(p: T, x: MatRef<'_, T>, g: &[T], dx: MatMut<'_, T>)
         let largest = launch(MaxAbs { x })?.0;
         if !largest.is_finite() {
             dx.fill(T::nan());
-        } else if largest.is_zero() {
+        } else if largest.is_zero() || g.is_zero() {
             dx.fill(T::zero());
             return Ok(g.is_finite());
         } else if p == T::one() {
@@ -227,10 +227,10 @@ impl PowerSum {
         Ok(Self { p, largest, sum: sum.value() })
     }
 
-    /// The norm over the largest magnitude: `sum^(1/p)`, with what the rounded exponent lacks made up for.
-    fn root(&self) -> Result<f64> {
-        let exponent = 1.0 / self.p;
-        let missing = num_traits::Float::mul_add(-exponent, self.p, 1.0) / self.p;
+    /// `sum^(1/order)`, with what the rounded exponent lacks made up for.
+    fn root(&self, order: f64) -> Result<f64> {
+        let exponent = 1.0 / order;
+        let missing = num_traits::Float::mul_add(-exponent, order, 1.0) / order;
         let [mut root, mut log] = [[0.0]; 2];
         ignore_infinity(safe_pow(Safe::default(), &[self.sum], &[exponent], &mut root))?;
         safe_ln(Safe::default(), &[self.sum], &mut log)?;
@@ -239,13 +239,24 @@ impl PowerSum {
         Ok(if correction.is_finite() { root[0] + correction } else { root[0] })
     }
 
+    /// `factor sum^(1/p)`: the root is the norm over the largest magnitude.
+    fn times_root(&self, factor: f64) -> Result<f64> {
+        let root = self.root(self.p)?;
+        if root.is_finite() {
+            return Ok(factor * root);
+        }
+        // A small factor may bring it back, a quarter at a time.
+        let quarter = self.root(4.0 * self.p)?;
+        Ok(factor * quarter * quarter * quarter * quarter)
+    }
+
     fn norm(&self) -> Result<f64> {
-        Ok(self.largest * self.root()?)
+        self.times_root(self.largest)
     }
 
     /// `g sign(x) (|x| / norm)^(p-1)`, the power of the norm being `root / sum` over that of the largest magnitude.
     fn write_gradient<T: Float>(&self, x: &[T], g: T, dx: &mut [T]) -> Result<()> {
-        let factor = wide(g) * (self.root()? / self.sum);
+        let factor = self.times_root(wide(g) / self.sum)?;
         for (x, dx) in x.chunks(CHUNK).zip(dx.chunks_mut(CHUNK)) {
             let powers = powers(self.p - 1.0, self.largest, x)?;
             for ((dx, &x), power) in dx.iter_mut().zip(x).zip(powers) {
