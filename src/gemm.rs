@@ -375,7 +375,9 @@ impl<T: Float, const BLOCKS: usize> Banded for Pass<'_, '_, T, BLOCKS> {
         let (mut finite, mut watch) = (true, Watch::new(simd));
         // From the right to the left: where rows follow each other, a tile that is too wide for what is left of them may
         // run over into the next ones, which are written later.
-        for col in (0..cols).step_by(width).rev() {
+        let mut col = cols.next_multiple_of(width);
+        while col > 0 {
+            col -= width;
             let sums: Sums<T, S, ROWS, BLOCKS> = tile(no_sums(simd), &left, slab.panel(col), depth);
             let at = place.cols.start + col..place.cols.end.min(place.cols.start + col + width);
             let is_whole = at.len() == width;

@@ -292,8 +292,13 @@ impl<'a, T: Float> Product<'a, T> {
         }
         if cols_contiguous && (rows > cols || !rows_contiguous) {
             launch(Gemm { alpha, a: b.t(), b: a.t(), old: old.t(), c: Target::Matrix(c.t()), activation })
-        } else if !has_half_tiles && rows_contiguous && cols <= T::LANES / 2 && rows >= T::LANES {
-            // Lanes along the columns would be empty, many of them.
+        } else if !has_half_tiles
+            && rows_contiguous
+            && cols <= T::LANES / 2
+            && rows >= T::LANES
+            && a.cols() > 2 * T::LANES
+        {
+            // Lanes along the columns would be empty, many of them, and so often that turning the result pays.
             launch(Gemm { alpha, a: b.t(), b: a.t(), old: old.t(), c: Target::Columns(c), activation })
         } else if rows_contiguous {
             launch(Gemm { alpha, a, b, old, c: Target::Matrix(c), activation })
