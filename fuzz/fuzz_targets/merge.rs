@@ -290,10 +290,14 @@ fn log<T: Float>(u: &mut Unstructured<'_>) -> Drawn<()> {
             Err(error) => panic!("{error}"),
             Ok(record) => {
                 assert!(!name.is_empty() && !is_repeated && fits, "step {step} of {name}");
-                *size = Some(cols);
+                // Of units without rows nothing is recorded, and it may be later.
+                let is_empty = kind == 2 && x.is_empty();
+                if !is_empty {
+                    *size = Some(cols);
+                }
                 let kinds = tensor.last.filter(|(last, _)| *last == step).map_or([false; 3], |(_, kinds)| kinds);
                 // The ratio to weights of 0 is not recorded, and may be later.
-                let is_noted = kind != 1 || record.update_ratio.is_some();
+                let is_noted = !is_empty && (kind != 1 || record.update_ratio.is_some());
                 tensor.last = Some((step, std::array::from_fn(|i| kinds[i] || i == kind && is_noted)));
                 assert_eq!(record.step, step);
                 if kind == 0 {
