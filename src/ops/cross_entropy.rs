@@ -619,7 +619,7 @@ impl<T: Float> LogitRowFormula<T> for CrossEntropyRow<'_, T> {
                 }
             }
             None => {
-                let total = self.write_labels(i, x.len(), labels);
+                let total = self.write_labels(simd, i, x.len(), labels);
                 let value = total * log + distance(simd, labels, x, row.max);
                 let is_usual = value.is_finite() && row.is_plain();
                 *loss = z_loss + if is_usual { value } else { far_loss(row, log, labels, x, value) };
@@ -648,26 +648,45 @@ impl<'a, T: Float> CrossEntropyRow<'a, T> {
     }
 
     /// Writes what each class of a row counts: `w ((1 - s) q + s / k)`, without `s / k` where it is masked; returns the sum.
-    fn write_labels(&self, i: usize, len: usize, labels: &mut Vec<T>) -> T {
-        let CrossEntropy { smoothing, mask, .. } = self.options;
-        let keeps = |j| mask.is_none_or(|mask| mask.get(i, j) == Some(true));
-        let kept = T::from((0..len).filter(|&j| keeps(j)).count().max(1)).unwrap_or_else(T::max_value);
-        let (sharp, even) = (T::one() - smoothing, smoothing / kept);
-        let q = |j| match self.targets {
+    #[inline(always)]
+    fn write_labels<S: Simd<T>>(&self, simd: S, i: usize, len: usize, labels: &mut Vec<T>) -> T {
+        let CrossEntropy { smoothing, mask, weights, .. } = self.options;
+        match self.targets {
             Targets::Classes(classes) => {
-                if classes[i] as usize == j {
-                    T::one()
-                } else {
-                    T::zero()
-                }
+                labels.clear();
+                labels.resize(len, T::zero());
+                labels[classes[i] as usize] = T::one();
             }
-            Targets::Probabilities(q) => q.get(i, j).unwrap_or_else(T::zero),
-        };
-        let smooth = |j| if smoothing == T::zero() { q(j) } else { sharp * q(j) + even };
-        let label = |j| self.options.weight(j) * if keeps(j) { smooth(j) } else { sharp * q(j) };
-        labels.clear();
-        labels.extend((0..len).map(label));
-        compensated(labels.iter().copied())
+            Targets::Probabilities(q) => q.copy_row(i, labels),
+        }
+        if smoothing > T::zero() {
+            let kept = mask.map_or(len, |mask| mask.row_iter(i).filter(|&&keep| keep).count());
+            let (sharp, even) = (T::one() - smoothing, smoothing / T::from(kept.max(1)).unwrap_or_else(T::max_value));
+            if let Some(mask) = mask {
+                mask.zip_row(i, labels, |q, keep| *q = sharp * *q + if keep { even } else { T::zero() });
+            } else {
+                let [sharp, even] = [Lanes::splat(simd, sharp), Lanes::splat(simd, even)];
+                sweep(
+                    simd,
+                    [],
+                    [&mut *labels],
+                    #[inline(always)]
+                    |[], [q]| [sharp * q + even],
+                );
+            }
+        }
+        if let Some(weights) = weights {
+            sweep(
+                simd,
+                [weights],
+                [&mut *labels],
+                #[inline(always)]
+                |[weight], [label]| [weight * label],
+            );
+        }
+        let sum = Sum { x: labels }.run(simd);
+        // The rounding error of an infinite sum is NaN.
+        if sum.sum.is_infinite() { sum.sum } else { sum.value() }
     }
 }
 
