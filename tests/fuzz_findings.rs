@@ -328,3 +328,12 @@ fn kl_divergence_backward_of_nothing_at_the_pole() -> nanproof::Result<()> {
     assert_eq!(dp[2], f32::INFINITY);
     Ok(())
 }
+
+/// The gradient of a row is summed once more where it is not finite; an upstream gradient that is nearly 0 stays one.
+#[test]
+fn safe_div_backward_by_a_row_keeps_a_nan() {
+    let (a, b, g) = ([1.0, f64::INFINITY], [f64::INFINITY], [0.0, f64::from_bits(1)]);
+    let (mut da, mut db) = ([0.0; 2], [0.0_f64]);
+    assert!(safe_div_backward(&a, &b, &g, &mut da, &mut db).is_err());
+    assert!(db[0].is_nan());
+}

@@ -96,7 +96,7 @@ impl<T: Float> Pair<'_, T> {
             let mut unused = terms.clone();
             for (a, g) in chunks() {
                 let len = a.len();
-                smaller[..len].iter_mut().zip(g).for_each(|(smaller, &g)| *smaller = g * power(-shift));
+                smaller[..len].iter_mut().zip(g).for_each(|(smaller, &g)| *smaller = scaled_down(g, shift));
                 let outputs = [&mut unused[..len], &mut terms[..len]];
                 let chunk = apply(formula, [a, &tile[..len], &smaller[..len]], outputs)?;
                 sums.add(&terms[..len], chunk.finite)?;
@@ -167,6 +167,12 @@ pub(crate) fn origin(class: Class, is_pole: bool) -> Origin {
         _ if is_pole => Origin::DivisionByZero,
         Class::PosInf | Class::NegInf => Origin::Overflow,
     }
+}
+
+/// `g 2^-shift`; what is not 0 does not become it, as 0 hides an infinity.
+fn scaled_down<T: Float>(g: T, shift: i32) -> T {
+    let scaled = g * power(-shift);
+    if scaled.is_zero() && !g.is_zero() { T::from_bits(1).copysign(g) } else { scaled }
 }
 
 /// As many copies of a row as are done at once.
