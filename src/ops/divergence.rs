@@ -86,8 +86,8 @@ pub fn binary_cross_entropy_backward<T: Float>(
 /// The Kullback-Leibler divergence of `q` from `p`: `sum(p (ln p - ln q))`, from probabilities `p` and log-probabilities
 /// `log_q`, such as [`log_softmax`](crate::log_softmax) gives.
 ///
-/// Where `p = 0` nothing is added, and `log_q` is not read. Neither `p` nor `q` need add up to 1. Each term is within 2 ULP of `p (|ln p| + |log_q|)`, the sum
-/// is exact but for its last rounding.
+/// Where `p = 0` nothing is added, and `log_q` is not read. Neither `p` nor `q` need add up to 1. Each term is within 2 ULP
+/// of `p (|ln p| + |log_q|)`, the sum is exact but for its last rounding.
 ///
 /// Gradient: [`kl_divergence_backward`].
 ///
