@@ -993,6 +993,5 @@ pub(crate) fn distance<T: Float, S: Simd<T>>(simd: S, weights: &[T], x: &[T], ma
             (counts.select(product, zero), counts.select(low - weight * error, zero))
         },
     );
-    // The rounding error of an infinite sum is NaN.
-    if sum.sum.is_infinite() { sum.sum } else { sum.value() }
+    sum.value_or_infinity()
 }

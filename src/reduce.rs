@@ -33,6 +33,12 @@ impl<T: Float> TwoTerm<T> {
     pub(crate) fn value(self) -> T {
         self.sum + self.error
     }
+
+    /// The same, and infinity where the sum overflowed: its rounding error is NaN.
+    #[inline(always)]
+    pub(crate) fn value_or_infinity(self) -> T {
+        if self.sum.is_infinite() { self.sum } else { self.value() }
+    }
 }
 
 impl<T: Float> TwoTerm<T> {

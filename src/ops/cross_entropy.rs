@@ -563,8 +563,7 @@ impl<'a, T: Float> InRange<'a, T> {
 /// A sum in twice the precision.
 fn compensated<T: Float>(terms: impl Iterator<Item = T>) -> T {
     let sum = terms.fold(TwoTerm::zero(), |sum, term| sum.join(TwoTerm { sum: term, error: T::zero() }));
-    // The rounding error of an infinite sum is NaN.
-    if sum.sum.is_infinite() { sum.sum } else { sum.value() }
+    sum.value_or_infinity()
 }
 
 /// The loss of a row and, where there is room for it, its gradient.
@@ -684,9 +683,7 @@ impl<'a, T: Float> CrossEntropyRow<'a, T> {
                 |[weight], [label]| [weight * label],
             );
         }
-        let sum = Sum { x: labels }.run(simd);
-        // The rounding error of an infinite sum is NaN.
-        if sum.sum.is_infinite() { sum.sum } else { sum.value() }
+        Sum { x: labels }.run(simd).value_or_infinity()
     }
 }
 
