@@ -344,7 +344,10 @@ impl Add for Wide {
             return if self.is_zero() { b } else { self };
         }
         let (a, b) = if self.exponent < b.exponent { (b, self) } else { (self, b) };
-        let scale = power((b.exponent - a.exponent).max(-600)); // what is smaller no longer counts
+        if b.exponent - a.exponent < -900 {
+            return a; // what is so much smaller has no place beside it
+        }
+        let scale = power(b.exponent - a.exponent);
         let (sum, error) = two_sum(a.high, b.high * scale);
         let (low, low_error) = two_sum(a.low, b.low * scale);
         let (sum, error) = two_sum(sum, error + low);

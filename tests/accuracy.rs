@@ -858,6 +858,11 @@ fn the_reference_is_right() {
     digits(reference::atan2(1.0_f64, 1.0), std::f64::consts::FRAC_PI_4, 3.061_616_997_868_383e-17);
     digits(reference::atan2(1.0_f64, 2.0), 0.4636476090008061, 2.269_877_745_296_168_7e-17);
     digits(reference::atan2(1e300_f64, -1e-300), std::f64::consts::FRAC_PI_2, 6.123_233_995_736_766e-17);
+    // Beside 1 a small number is kept as it is or has no place, and does not become another.
+    for (x, kept) in [(-500.0_f64, 1.0), (-1000.0, 0.0)] {
+        let (one, small) = (Wide::new(1.0_f64), Wide::new(x).exp());
+        assert_eq!(((one + small - one) / small).to_f64(), kept);
+    }
     assert_eq!(reference::sum(&[f64::MAX, f64::from_bits(1), -f64::MAX]).to_f64(), f64::from_bits(1));
     assert_eq!(reference::dot(&[f32::INFINITY, 1.0], &[1.0, 1.0]).to_f64(), f64::INFINITY);
     assert!(reference::dot(&[f32::INFINITY, 1.0], &[0.0, 1.0]).to_f64().is_nan());
