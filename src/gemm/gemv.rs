@@ -8,9 +8,9 @@ use crate::simd::Simd;
 use crate::sweep::load_tail;
 use crate::view::MatRef;
 
-/// Blocks of the result that are summed together: their sums stay in the L1 cache, and B is read a few KiB of a line at a
+/// Blocks of the result that are summed together: their sums stay in the L1 cache, and B is read 16 KiB of a line at a
 /// time.
-const SLAB: usize = 64;
+const SLAB: usize = 256;
 
 /// Lines of B that are added together: so many streams of memory at once.
 const LINES: usize = 8;
@@ -26,12 +26,14 @@ pub(super) fn row<T: Float, S: Simd<T>>(simd: S, gemm: &mut Gemm<'_, T>) -> bool
     let k = gemm.a.cols();
     // A part of A at a time, if it is a column.
     let mut scratch = T::take_scratch();
-    let [copy, _] = scratch.parts(T::K_BLOCK.min(k), 0);
-    let mut watch = Watch::new(simd);
-    let mut sums = [T::fill(T::zero()); SLAB];
     let n = gemm.c.cols();
-    for col in (0..n).step_by(SLAB * T::LANES) {
-        let cols = (SLAB * T::LANES).min(n - col);
+    // Deep columns are followed to their end, a block of them at a time: what streams they make the processor foresees.
+    let slab = if gemm.b.row(0).is_none() && k > T::K_BLOCK { T::LANES } else { n.min(SLAB * T::LANES) };
+    let [copy, sums] = scratch.parts(T::K_BLOCK.min(k), slab.next_multiple_of(T::LANES));
+    let sums = T::blocks_mut(sums).0;
+    let mut watch = Watch::new(simd);
+    for col in (0..n).step_by(slab) {
+        let cols = slab.min(n - col);
         for start in (0..k).step_by(T::K_BLOCK) {
             let depth = T::K_BLOCK.min(k - start);
             let a = gemm.a.window(0..1, start..start + depth);
@@ -44,12 +46,12 @@ pub(super) fn row<T: Float, S: Simd<T>>(simd: S, gemm: &mut Gemm<'_, T>) -> bool
             };
             let b = gemm.b.window(start..start + depth, col..col + cols);
             if b.row(0).is_some() {
-                by_rows(simd, a, b, &mut sums);
+                by_rows(simd, a, b, sums);
             } else {
-                by_columns(simd, a, b, &mut sums);
+                by_columns(simd, a, b, sums);
             }
             let store: Store<'_, T> = gemm.store(start);
-            for (col, sums) in (col..col + cols).step_by(T::LANES).zip(&sums) {
+            for (col, sums) in (col..col + cols).step_by(T::LANES).zip(&*sums) {
                 let len = T::LANES.min(n - col);
                 store.block(simd, sums, (0, col), len, gemm.c.tail_mut(0, col), &mut watch);
             }

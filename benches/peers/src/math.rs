@@ -119,7 +119,7 @@ fn jobs_f64() -> Vec<Job<f64>> {
 
 fn measure<T>(options: &Options, report: &mut Report, name: String, job: &Job<T>, len: usize) -> usize
 where
-    T: Copy + Default + From<f32> + Into<f64>,
+    T: bytemuck::Pod + Default + From<f32> + Into<f64>,
 {
     if !options.wants(&name) {
         return 0;
@@ -149,8 +149,9 @@ where
         contenders.push(Contender::new(*peer, work, move || f(black_box(x), &mut y.borrow_mut())));
     }
     let copy = Passes::best().copy;
-    let (from, mut to) = (uniform::<f32>(len * size_of::<T>() / 4, 6), Aligned::zeros(len * size_of::<T>() / 4));
-    contenders.push(Contender::new(LIMIT, work, move || copy(black_box(&from), &mut to)));
+    contenders.push(Contender::new(LIMIT, work, move || {
+        copy(bytemuck::cast_slice(black_box(x)), bytemuck::cast_slice_mut(&mut y.borrow_mut()));
+    }));
     report.measure(Case { name, work, unit: "GB/s", contenders });
     failures
 }

@@ -140,6 +140,7 @@ fn measure<T: Element>(shape: Shape, options: &Options, libraries: &Libraries, r
 
     // A product with a single row reads each element of B once: what matters is how fast memory is read.
     let bytes = size_of_val::<[T]>(&b) as f64;
+    let limit = if shape.m == 1 { read(&b, bytes) } else { fused::<T>(options.threads()) };
     let (work, unit) = if shape.m == 1 { (bytes, "GB/s") } else { (shape.operations(), "GFLOP/s") };
     let mut contenders: Vec<Contender<'_>> = products
         .into_iter()
@@ -150,20 +151,21 @@ fn measure<T: Element>(shape: Shape, options: &Options, libraries: &Libraries, r
             })
         })
         .collect();
-    contenders.push(limit::<T>(shape, bytes, options.threads()));
+    contenders.push(limit);
     report.measure(Case { name, work, unit, contenders });
     Ok(failures)
 }
 
-/// The reading of as many bytes, or fused multiply-adds.
-fn limit<T: Element>(shape: Shape, bytes: f64, threads: usize) -> Contender<'static> {
-    if shape.m == 1 {
-        let (x, passes): (Aligned<f32>, _) = (uniform(bytes as usize / size_of::<f32>(), 3), Passes::best());
-        Contender::new(LIMIT, bytes, move || passes.read_on_all(&x))
-    } else {
-        let peak = T::peak();
-        Contender::new(LIMIT, peak.operations(threads), move || peak.run(threads))
-    }
+/// The reading of this operand: of other data it would take the caches from whoever has the next turn.
+fn read<T: Element>(b: &[T], bytes: f64) -> Contender<'_> {
+    let (b, passes) = (bytemuck::cast_slice(b), Passes::best());
+    Contender::new(LIMIT, bytes, move || passes.read_on_all(b))
+}
+
+/// Fused multiply-adds in registers.
+fn fused<T: Element>(threads: usize) -> Contender<'static> {
+    let peak = T::peak();
+    Contender::new(LIMIT, peak.operations(threads), move || peak.run(threads))
 }
 
 /// The products that give the same as ours, and how many do not.

@@ -53,9 +53,11 @@ pub fn interleaved(contenders: &mut [Contender<'_>], effort: Effort) -> Vec<f64>
     let mut best = vec![f64::INFINITY; contenders.len()];
     let mut rounds = 0;
     while rounds < effort.fewest_rounds || start.elapsed() < effort.case {
-        for ((contender, &calls), best) in contenders.iter_mut().zip(&calls).zip(&mut best) {
+        for i in 0..contenders.len() {
+            // In turns from both ends: nobody has always the same one before, who leaves the caches in his state.
+            let i = if rounds % 2 == 0 { i } else { contenders.len() - 1 - i };
             std::thread::sleep(effort.pause);
-            *best = best.min(round(contender, calls, *best));
+            best[i] = best[i].min(round(&mut contenders[i], calls[i], best[i]));
         }
         rounds += 1;
     }

@@ -69,7 +69,9 @@ impl<'a, T> Problem<'a, T> {
 }
 
 /// Element types with what the peers ask of them.
-pub trait Element: nanproof::Float + ComplexField + LinalgScalar + WithDType + From<f32> + Into<f64> {
+pub trait Element:
+    nanproof::Float + bytemuck::NoUninit + ComplexField + LinalgScalar + WithDType + From<f32> + Into<f64>
+{
     const NAME: &'static str;
     const ZERO: Self;
     const ONE: Self;
