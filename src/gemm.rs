@@ -217,6 +217,10 @@ impl<T: Float> Tiled<T> for Gemm<'_, T> {
         if BLOCKS > 1 && Narrow::<T, MID, BLOCKS>(&mut self).fits() {
             return outline(simd, Narrow::<T, MID, BLOCKS>(&mut self));
         }
+        // As many registers hold sums as those of the largest tile.
+        if BLOCKS > 1 && Narrow::<T, MID, 3>(&mut self).fits() {
+            return outline(simd, Narrow::<T, MID, 3>(&mut self));
+        }
         let widest = BLOCKS * T::LANES;
         let (m, n, depth) = (self.c.rows(), self.c.cols(), self.a.cols().min(T::K_BLOCK));
         let in_place = is_direct(self.b) && (m < DIRECT_ROWS || n * depth <= DIRECT_AREA);

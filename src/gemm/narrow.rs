@@ -1,16 +1,20 @@
-//! Products of few columns and a short `k`, whose rows of A and C follow each other: so many rows at a time from the first
-//! to the last, as setting up a tile would cost more than its products. Small squares are among them.
+//! Products of few columns, whose rows of A and C follow each other: so many rows at a time from the first to the last.
+//! Where `k` is short, setting up a tile would cost more than its products; where C is wider than a tile by no more than
+//! a block, a narrow tile for the rest would be too slow. Small squares are among them.
+
+use core::mem;
 
 use super::micro::{Left, Right, Sums, no_sums, tile};
 use super::pack::pack_panels;
-use super::{Gemm, store_whole, write_blocks};
+use super::{Gemm, in_memory, store_whole, write_blocks};
 use crate::finite::Watch;
 use crate::float::Float;
 use crate::kernel::Kernel;
+use crate::lanes::Lanes;
 use crate::simd::Simd;
 use crate::sweep::store_first;
 
-/// The longest `k`.
+/// The longest `k` of a C that is no wider than a tile.
 const DEPTH: usize = 64;
 
 /// The whole product, `ROWS` rows at a time of as many columns as `BLOCKS` blocks have lanes; whether it is finite.
@@ -23,7 +27,8 @@ impl<T: Float, const ROWS: usize, const BLOCKS: usize> Narrow<'_, '_, T, ROWS, B
     #[inline(always)]
     pub(super) fn fits(&self) -> bool {
         let Self(gemm) = self;
-        let is_small = gemm.c.rows() >= ROWS && gemm.c.cols() <= Self::WIDTH && gemm.a.cols() <= DEPTH;
+        let depth = if BLOCKS > 2 { T::K_BLOCK } else { DEPTH };
+        let is_small = gemm.c.rows() >= ROWS && gemm.c.cols() <= Self::WIDTH && gemm.a.cols() <= depth;
         is_small && gemm.store(0).is_plain() && gemm.a.is_gapless() && gemm.c.is_gapless()
     }
 }
@@ -48,25 +53,32 @@ impl<T: Float, const ROWS: usize, const BLOCKS: usize> Kernel for Narrow<'_, '_,
         let mut watch = Watch::new(simd);
         for row in (0..m).step_by(ROWS) {
             let row = row.min(m - ROWS); // the last are computed with some of those before once more
-            let mut rows = [&a[..k]; ROWS];
-            for (i, a_row) in rows.iter_mut().enumerate() {
-                *a_row = &a[(row + i) * k..][..k];
+            let mut rest = &a[row * k..];
+            let mut rows = [rest; ROWS];
+            for row in &mut rows {
+                (*row, rest) = rest.split_at(k);
             }
             let sums: Sums<T, S, ROWS, BLOCKS> = tile(no_sums(simd), &Left::Rows(rows), Right::Packed(lines), k);
             let c = &mut c[row * n..];
             if c.len() >= (ROWS - 1) * n + Self::WIDTH {
                 // Each row runs over into the next ones, which are written later.
+                let mut rest = c;
                 store_whole(
                     sums,
                     &mut watch,
                     #[inline(always)]
-                    |i, blocks| write_blocks(c.get_mut(i * n..), blocks),
+                    |_, blocks| {
+                        write_blocks(Some(&mut *rest), blocks);
+                        rest = &mut mem::take(&mut rest)[n..];
+                    },
                 );
             } else {
+                let sums = in_memory(sums);
                 for (sums, c) in sums.iter().zip(c.chunks_exact_mut(n)) {
                     for (sum, c) in sums.iter().zip(c.chunks_mut(T::LANES)) {
-                        watch.see(*sum);
-                        store_first(*sum, c, c.len());
+                        let sum = Lanes::load(simd, sum);
+                        watch.see(sum);
+                        store_first(sum, c, c.len());
                     }
                 }
             }
