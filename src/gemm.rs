@@ -43,9 +43,9 @@ use micro::{Left, Right, Sums, no_sums, tile};
 use narrow::Narrow;
 use pack::{pack_columns, pack_panels, pack_rows};
 
-/// Lines of tiles of B that are packed together: three quarters of the L2 cache of the CPUs that a tile of one block
-/// (AVX2: 512 KiB) or two (AVX-512: 1 MiB) is meant for.
-const SLAB_LINES: usize = 12 * 512;
+/// Lines of tiles of B that are packed together: half of the L2 cache of the CPUs that a tile of one block (AVX2: 512 KiB)
+/// or two (AVX-512: 1 MiB) is meant for.
+const SLAB_LINES: usize = 8 * 512;
 
 /// Columns are split over threads at multiples of this, the widest tile.
 const COLUMNS_CUT: usize = 32;

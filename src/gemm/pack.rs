@@ -7,6 +7,9 @@ use crate::simd::Simd;
 use crate::sweep::load_first;
 use crate::view::MatRef;
 
+/// Lines of B that are copied together: so many streams of memory at once.
+const LINES: usize = 8;
+
 /// Copies a part of A row by row, one row of it after the other; returns the rows, the last of them again and again where
 /// `ROWS` is more than A has.
 #[inline(never)] // nothing but moves: one copy for all instruction sets, with all registers
@@ -58,21 +61,28 @@ pub(super) fn pack_panels<T: Float, S: Simd<T>, const BLOCKS: usize>(simd: S, b:
         }
         return;
     }
-    for p in 0..depth {
-        let line = b.from(p, 0);
-        let (blocks, _) = T::blocks(&line[..cols]);
-        let (groups, _) = blocks.as_chunks::<BLOCKS>();
-        // A counter: an iterator over panels would divide by their size for every line.
-        let mut place = p * width;
-        for group in groups {
-            if let Some(panel) = T::blocks_mut(&mut packed[place..]).0.first_chunk_mut() {
-                *panel = *group;
-            }
-            place += width * depth;
+    let groups = cols / width;
+    let lines = if groups > 0 { depth } else { 0 };
+    for start in (0..lines).step_by(LINES) {
+        let count = LINES.min(depth - start);
+        let mut lines: [&[[T::Block; BLOCKS]]; LINES] = [&[]; LINES];
+        for (p, line) in lines[..count].iter_mut().enumerate() {
+            *line = &T::blocks(&b.from(start + p, 0)[..cols]).0.as_chunks().0[..groups];
         }
-        if groups.len() * width < cols {
-            let mut at = groups.len() * width;
-            for block in T::blocks_mut(&mut packed[place..place + width]).0 {
+        for group in 0..groups {
+            let panel = &mut packed[(group * depth + start) * width..][..count * width];
+            let panel = T::blocks_mut(panel).0.as_chunks_mut().0;
+            for (panel, line) in panel.iter_mut().zip(&lines) {
+                *panel = line[group];
+            }
+        }
+    }
+    let last = groups * width;
+    if last < cols {
+        let panel = T::blocks_mut(&mut packed[last * depth..]).0.as_chunks_mut::<BLOCKS>().0;
+        for (p, panel) in panel.iter_mut().take(depth).enumerate() {
+            let (line, mut at) = (b.from(p, 0), last);
+            for block in panel {
                 let len = T::LANES.min(cols.saturating_sub(at));
                 *block = load_first(simd, &line[at.min(line.len())..], len).store();
                 at += T::LANES;
