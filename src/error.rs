@@ -140,6 +140,7 @@ pub(crate) fn check_len(
 }
 
 /// Refuses an operand whose shape is not `expected`.
+#[inline]
 pub(crate) fn check_shape(
     operation: &'static str,
     operand: &'static str,

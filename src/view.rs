@@ -65,6 +65,7 @@ impl Layout {
     }
 
     /// The length of the slice that the matrix needs; `None` if it does not fit a `usize`.
+    #[inline]
     fn span(self) -> Option<usize> {
         if self.is_empty() {
             return Some(0);
@@ -124,16 +125,22 @@ impl Layout {
         !above.is_empty() && !below.is_empty() && above.span().is_none_or(|span| span > start)
     }
 
+    #[inline]
     fn check(self, len: usize, exact: bool) -> Result<Self> {
         match self.span() {
             Some(span) if if exact { len == span } else { len >= span } => Ok(self),
-            span => Err(Error::Shape {
-                operation: "matrix view",
-                operand: "the slice",
-                found: Shape::Vector(len),
-                expected: Shape::Vector(span.unwrap_or(usize::MAX)),
-                reason: if exact { "rows times columns" } else { "or more, to reach its last element" },
-            }),
+            span => Err(Self::refuse(len, span, exact)),
+        }
+    }
+
+    #[cold]
+    fn refuse(len: usize, span: Option<usize>, exact: bool) -> Error {
+        Error::Shape {
+            operation: "matrix view",
+            operand: "the slice",
+            found: Shape::Vector(len),
+            expected: Shape::Vector(span.unwrap_or(usize::MAX)),
+            reason: if exact { "rows times columns" } else { "or more, to reach its last element" },
         }
     }
 

@@ -278,13 +278,9 @@ impl<'a, T: Float> Product<'a, T> {
         }
         let (rows_contiguous, cols_contiguous) = (c.as_ref().row(0).is_some(), c.as_ref().t().row(0).is_some());
         let (rows, cols) = (c.rows(), c.cols());
-        let (few, has_half_tiles) = (cols % T::LANES, Isa::active()?.has_half_tiles());
-        if !has_half_tiles
-            && rows_contiguous
-            && cols > T::LANES
-            && (1..=T::LANES / 4).contains(&few)
-            && rows >= 4 * T::LANES
-        {
+        let few = cols % T::LANES;
+        let has_few_at_end = cols > T::LANES && (1..=T::LANES / 4).contains(&few) && rows >= 4 * T::LANES;
+        if has_few_at_end && rows_contiguous && !Isa::active()?.has_half_tiles() {
             // As a product of their own, so that they do not cost as much as a whole block.
             let (first, last) = (0..cols - few, cols - few..cols);
             let finite = self.part(0..rows, first.clone())?.multiply(c.reborrow().submatrix(0..rows, first)?)?;
@@ -292,11 +288,11 @@ impl<'a, T: Float> Product<'a, T> {
         }
         if cols_contiguous && (rows > cols || !rows_contiguous) {
             launch(Gemm { alpha, a: b.t(), b: a.t(), old: old.t(), c: Target::Matrix(c.t()), activation })
-        } else if !has_half_tiles
-            && rows_contiguous
+        } else if rows_contiguous
             && cols <= T::LANES / 2
             && rows >= T::LANES
             && a.cols() > 2 * T::LANES
+            && !Isa::active()?.has_half_tiles()
         {
             // Lanes along the columns would be empty, many of them, and so often that turning the result pays.
             launch(Gemm { alpha, a: b.t(), b: a.t(), old: old.t(), c: Target::Columns(c), activation })
