@@ -2,6 +2,7 @@
 //! it is never larger than the parts of the loops above, 1 MiB in all for each element type, and the lists that are lent,
 //! 2 MiB.
 
+use alloc::boxed::Box;
 use alloc::vec::Vec;
 
 /// Bytes of a cache line: a block that lies in one is loaded faster than one that lies in two.
@@ -27,9 +28,9 @@ pub(crate) fn lend_lists<T: HasScratch, R>(f: impl FnOnce(&mut [Vec<T>; 3]) -> R
     result
 }
 
-impl<T> Scratch<T> {
-    pub(super) const fn new() -> Self {
-        Self { left: Vec::new(), right: Vec::new(), lists: [const { Vec::new() }; 3] }
+impl<T> Default for Scratch<T> {
+    fn default() -> Self {
+        Self { left: Vec::new(), right: Vec::new(), lists: Default::default() }
     }
 }
 
@@ -53,9 +54,9 @@ fn aligned<T: Copy + num_traits::Zero>(data: &mut Vec<T>, len: usize) -> &mut [T
 /// An element type with scratch.
 pub trait HasScratch: Sized {
     /// This thread's scratch, until it is given back; meanwhile the thread has another.
-    fn take_scratch() -> Scratch<Self>;
+    fn take_scratch() -> Box<Scratch<Self>>;
     /// Gives it back.
-    fn keep_scratch(scratch: Scratch<Self>);
+    fn keep_scratch(scratch: Box<Scratch<Self>>);
 }
 
 macro_rules! has_scratch {
@@ -63,25 +64,25 @@ macro_rules! has_scratch {
         $(
             #[cfg(feature = "std")]
             std::thread_local! {
-                static $name: core::cell::Cell<Scratch<$float>> = const { core::cell::Cell::new(Scratch::new()) };
+                static $name: core::cell::Cell<Option<Box<Scratch<$float>>>> = const { core::cell::Cell::new(None) };
             }
 
             impl HasScratch for $float {
                 #[cfg(feature = "std")]
-                fn take_scratch() -> Scratch<Self> {
-                    $name.replace(Scratch::new())
+                fn take_scratch() -> Box<Scratch<Self>> {
+                    $name.take().unwrap_or_default()
                 }
                 #[cfg(feature = "std")]
-                fn keep_scratch(scratch: Scratch<Self>) {
-                    $name.set(scratch);
+                fn keep_scratch(scratch: Box<Scratch<Self>>) {
+                    $name.set(Some(scratch));
                 }
 
                 #[cfg(not(feature = "std"))]
-                fn take_scratch() -> Scratch<Self> {
-                    Scratch::new()
+                fn take_scratch() -> Box<Scratch<Self>> {
+                    Box::default()
                 }
                 #[cfg(not(feature = "std"))]
-                fn keep_scratch(_: Scratch<Self>) {}
+                fn keep_scratch(_: Box<Scratch<Self>>) {}
             }
         )*
     };
