@@ -181,7 +181,7 @@ impl<'a, T: Float> Product<'a, T> {
     }
 
     /// Computes C and reports what is not finite in it.
-    pub(crate) fn run(self, operation: &'static str, names: [Name; 3], mut c: MatMut<'_, T>) -> Result<()> {
+    pub(crate) fn run(&self, operation: &'static str, names: [Name; 3], mut c: MatMut<'_, T>) -> Result<()> {
         check_shape(
             operation,
             names[1].name,
@@ -271,8 +271,8 @@ impl<'a, T: Float> Product<'a, T> {
     }
 
     /// The product by the kernel, for any layout of C; whether it is finite.
-    pub(crate) fn multiply(self, mut c: MatMut<'_, T>) -> Result<bool> {
-        let Self { alpha, a, b, old, activation } = self;
+    pub(crate) fn multiply(&self, mut c: MatMut<'_, T>) -> Result<bool> {
+        let Self { alpha, a, b, old, activation } = *self;
         if alpha.is_zero() || a.cols() == 0 {
             return self.multiply_nothing(c);
         }
