@@ -61,23 +61,10 @@ pub(super) fn pack_panels<T: Float, S: Simd<T>, const BLOCKS: usize>(simd: S, b:
         }
         return;
     }
-    let groups = cols / width;
-    let lines = if groups > 0 { depth } else { 0 };
-    for start in (0..lines).step_by(LINES) {
-        let count = LINES.min(depth - start);
-        let mut lines: [&[[T::Block; BLOCKS]]; LINES] = [&[]; LINES];
-        for (p, line) in lines[..count].iter_mut().enumerate() {
-            *line = &T::blocks(&b.from(start + p, 0)[..cols]).0.as_chunks().0[..groups];
-        }
-        for group in 0..groups {
-            let panel = &mut packed[(group * depth + start) * width..][..count * width];
-            let panel = T::blocks_mut(panel).0.as_chunks_mut().0;
-            for (panel, line) in panel.iter_mut().zip(&lines) {
-                *panel = line[group];
-            }
-        }
+    let last = cols / width * width;
+    if last > 0 {
+        pack_whole_panels::<T, BLOCKS>(b, packed);
     }
-    let last = groups * width;
     if last < cols {
         let panel = T::blocks_mut(&mut packed[last * depth..]).0.as_chunks_mut::<BLOCKS>().0;
         for (p, panel) in panel.iter_mut().take(depth).enumerate() {
@@ -86,6 +73,27 @@ pub(super) fn pack_panels<T: Float, S: Simd<T>, const BLOCKS: usize>(simd: S, b:
                 let len = T::LANES.min(cols.saturating_sub(at));
                 *block = load_first(simd, &line[at.min(line.len())..], len).store();
                 at += T::LANES;
+            }
+        }
+    }
+}
+
+/// Copies the panels of a part of B that are whole; its rows are contiguous.
+#[inline(always)]
+fn pack_whole_panels<T: Float, const BLOCKS: usize>(b: MatRef<'_, T>, packed: &mut [T]) {
+    let (depth, width) = (b.rows(), BLOCKS * T::LANES);
+    let panels = b.cols() / width;
+    for start in (0..depth).step_by(LINES) {
+        let count = LINES.min(depth - start);
+        let mut lines: [&[[T::Block; BLOCKS]]; LINES] = [&[]; LINES];
+        for (p, line) in lines[..count].iter_mut().enumerate() {
+            *line = &T::blocks(b.from(start + p, 0)).0.as_chunks().0[..panels];
+        }
+        for i in 0..panels {
+            let panel = &mut packed[(i * depth + start) * width..][..count * width];
+            let panel = T::blocks_mut(panel).0.as_chunks_mut().0;
+            for (panel, line) in panel.iter_mut().zip(&lines) {
+                *panel = line[i];
             }
         }
     }
