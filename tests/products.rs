@@ -193,7 +193,8 @@ fn a_single_row_or_column() {
 /// of A and C.
 fn few_rows_or_columns<T: Float>() {
     let narrow = [(16, 7, 5), (37, 530, 6), (200, 33, 1), (70, 40, 33), (90, 20, 50), (65, 16, 3), (20, 300, 11)];
-    for (m, k, n) in narrow.into_iter().chain([(5, 260, 1031), (13, 520, 520)]) {
+    let wider_than_a_tile = [(37, 53, 41), (9, 512, 48)];
+    for (m, k, n) in narrow.into_iter().chain(wider_than_a_tile).chain([(5, 260, 1031), (13, 520, 520)]) {
         for (kind, alpha, beta) in
             [(Kind::Within(1.0), 1.0, 0.0), (Kind::AnyFinite, 0.5, 1.5), (Kind::Special, 1.0, 1.0)]
         {
@@ -234,6 +235,28 @@ fn few_rows_or_columns_are_single_rows() {
 
 fn few_rows_or_columns_everywhere() {
     everywhere!(few_rows_or_columns);
+}
+
+/// More columns, or deeper ones, than are summed together.
+fn single_row<T: Float>() {
+    for (k, n) in [(3, 5000), (1200, 40)] {
+        let (a, b) = (data::<T>(1, Kind::Within(1.0), k), data::<T>(2, Kind::Within(1.0), k * n));
+        for b in [mat(&b, k, n), mat(&b, n, k).t()] {
+            let mut row = vec![T::nan(); n];
+            drop(matmul(mat(&a, 1, k), b, mat_mut(&mut row, 1, n)));
+            for (j, row) in row.chunks(1).enumerate() {
+                let mut dot = [T::nan()];
+                let column = b.submatrix(0..k, j..j + 1).expect("inside");
+                drop(matmul(mat(&a, 1, k), column, mat_mut(&mut dot, 1, 1)));
+                assert_same(format_args!("column {j} of 1 x {k} x {n}"), &dot, row);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_single_row_is_its_columns() {
+    everywhere!(single_row);
 }
 
 fn batches<T: Float>() {

@@ -24,7 +24,7 @@ pub enum EmptyRow {
     /// Zeros: nothing has any probability.
     #[default]
     Zeros,
-    /// The same for every entry, with the sum 1.
+    /// The same for every entry, masked ones too, with the sum 1.
     Uniform,
 }
 
@@ -48,7 +48,7 @@ pub enum EmptyRow {
 /// ```
 #[derive(Clone, Copy, Debug)]
 pub struct Softmax<'a, T> {
-    /// What logits are multiplied by: the inverse of a temperature.
+    /// What logits are multiplied by: the inverse of a temperature. With 0 a logit of `-inf` is NaN, and an error: mask it.
     pub scale: T,
     /// What is added to them. `-inf` is an additive mask.
     pub bias: Option<MatRef<'a, T>>,
