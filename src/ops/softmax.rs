@@ -48,7 +48,8 @@ pub enum EmptyRow {
 /// ```
 #[derive(Clone, Copy, Debug)]
 pub struct Softmax<'a, T> {
-    /// What logits are multiplied by: the inverse of a temperature. With 0 a logit of `-inf` is NaN, and an error: mask it.
+    /// What logits are multiplied by: the inverse of a temperature. With 0 a logit of `-inf` is NaN, and an error: mask
+    /// it.
     pub scale: T,
     /// What is added to them. `-inf` is an additive mask.
     pub bias: Option<MatRef<'a, T>>,
