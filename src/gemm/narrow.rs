@@ -14,7 +14,7 @@ use crate::lanes::Lanes;
 use crate::simd::Simd;
 use crate::sweep::store_first;
 
-/// The longest `k` of a C that is no wider than a tile.
+/// The longest `k` of a C that is no wider than two blocks, the widest tile.
 const DEPTH: usize = 64;
 
 /// The whole product, `ROWS` rows at a time of as many columns as `BLOCKS` blocks have lanes; whether it is finite.
@@ -27,7 +27,7 @@ impl<T: Float, const ROWS: usize, const BLOCKS: usize> Narrow<'_, '_, T, ROWS, B
     #[inline(always)]
     pub(super) fn fits(&self) -> bool {
         let Self(gemm) = self;
-        let depth = if BLOCKS > 2 { T::K_BLOCK } else { DEPTH };
+        let depth = if gemm.c.cols() > 2 * T::LANES { T::K_BLOCK } else { DEPTH };
         let is_small = gemm.c.rows() >= ROWS && gemm.c.cols() <= Self::WIDTH && gemm.a.cols() <= depth;
         is_small && gemm.store(0).is_plain() && gemm.a.is_gapless() && gemm.c.is_gapless()
     }
