@@ -47,6 +47,9 @@ use pack::{pack_columns, pack_panels, pack_rows};
 /// or two (AVX-512: 1 MiB) is meant for.
 const SLAB_LINES: usize = 8 * 512;
 
+/// Lines of B that are read together from memory: a core that reads one alone waits.
+const STREAMS: usize = 8;
+
 /// Columns are split over threads at multiples of this, the widest tile.
 const COLUMNS_CUT: usize = 32;
 

@@ -1,6 +1,6 @@
 //! The product of one row with a matrix: the matrix is read once, as it lies in memory, with the bits of the tiles.
 
-use super::{Gemm, Store};
+use super::{Gemm, STREAMS, Store};
 use crate::finite::Watch;
 use crate::float::Float;
 use crate::lanes::Lanes;
@@ -11,9 +11,6 @@ use crate::view::MatRef;
 /// Blocks of the result that are summed together: their sums stay in the L1 cache, and B is read 16 KiB of a line at a
 /// time.
 const SLAB: usize = 256;
-
-/// Lines of B that are added together: so many streams of memory at once.
-const LINES: usize = 8;
 
 /// Whether B can be read as it lies: its rows or its columns are contiguous.
 pub(super) fn fits<T>(b: MatRef<'_, T>) -> bool {
@@ -67,12 +64,12 @@ pub(super) fn row<T: Float, S: Simd<T>>(simd: S, gemm: &mut Gemm<'_, T>) -> bool
 fn by_rows<T: Float, S: Simd<T>>(simd: S, a: &[T], b: MatRef<'_, T>, sums: &mut [T::Block]) {
     let sums = &mut sums[..b.cols().div_ceil(T::LANES)];
     sums.fill(T::fill(T::zero()));
-    let (groups, rest) = a.as_chunks::<LINES>();
+    let (groups, rest) = a.as_chunks::<STREAMS>();
     for (i, a) in groups.iter().enumerate() {
-        add_lines(simd, a, b, i * LINES, sums);
+        add_lines(simd, a, b, i * STREAMS, sums);
     }
     for (i, &a) in rest.iter().enumerate() {
-        add_lines(simd, &[a], b, groups.len() * LINES + i, sums);
+        add_lines(simd, &[a], b, groups.len() * STREAMS + i, sums);
     }
 }
 

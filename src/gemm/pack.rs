@@ -2,13 +2,11 @@
 
 use core::ops::Range;
 
+use super::STREAMS;
 use crate::float::Float;
 use crate::simd::Simd;
 use crate::sweep::load_first;
 use crate::view::MatRef;
-
-/// Lines of B that are copied together: so many streams of memory at once.
-const LINES: usize = 8;
 
 /// Copies a part of A row by row, one row of it after the other; returns the rows, the last of them again and again where
 /// `ROWS` is more than A has.
@@ -83,9 +81,9 @@ pub(super) fn pack_panels<T: Float, S: Simd<T>, const BLOCKS: usize>(simd: S, b:
 fn pack_whole_panels<T: Float, const BLOCKS: usize>(b: MatRef<'_, T>, packed: &mut [T]) {
     let (depth, width) = (b.rows(), BLOCKS * T::LANES);
     let panels = b.cols() / width;
-    for start in (0..depth).step_by(LINES) {
-        let count = LINES.min(depth - start);
-        let mut lines: [&[[T::Block; BLOCKS]]; LINES] = [&[]; LINES];
+    for start in (0..depth).step_by(STREAMS) {
+        let count = STREAMS.min(depth - start);
+        let mut lines: [&[[T::Block; BLOCKS]]; STREAMS] = [&[]; STREAMS];
         for (p, line) in lines[..count].iter_mut().enumerate() {
             *line = &T::blocks(b.from(start + p, 0)).0.as_chunks().0[..panels];
         }

@@ -140,8 +140,11 @@ fn measure<T: Element>(shape: Shape, options: &Options, libraries: &Libraries, r
 
     // A product with a single row reads each element of B once: what matters is how fast memory is read.
     let bytes = size_of_val::<[T]>(&b) as f64;
-    let limit = if shape.m == 1 { read(&b, bytes) } else { fused::<T>(options.threads()) };
-    let (work, unit) = if shape.m == 1 { (bytes, "GB/s") } else { (shape.operations(), "GFLOP/s") };
+    let (work, unit, limit) = if shape.m == 1 {
+        (bytes, "GB/s", read(&b, bytes))
+    } else {
+        (shape.operations(), "GFLOP/s", fused::<T>(options.threads()))
+    };
     let mut contenders: Vec<Contender<'_>> = products
         .into_iter()
         .map(|mut product| {
