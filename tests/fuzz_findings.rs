@@ -337,3 +337,13 @@ fn safe_div_backward_by_a_row_keeps_a_nan() {
     assert!(safe_div_backward(&a, &b, &g, &mut da, &mut db).is_err());
     assert!(db[0].is_nan());
 }
+
+/// A NaN among the logits is passed in also where the target is 0.
+#[test]
+fn binary_cross_entropy_names_the_logit_that_is_nan() {
+    for target in [0.0, 0.5, 1.0] {
+        let result = binary_cross_entropy(Reduction::Sum, &[1.0, f32::NAN], &[0.5, target]);
+        let Err(Error::NonFinite(report)) = result else { panic!("not reported: {result:?}") };
+        assert_eq!((report.operand, report.index, report.origin), ("logits", Index::At(1), Origin::PassedIn));
+    }
+}

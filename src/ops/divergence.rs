@@ -141,7 +141,7 @@ pub fn kl_divergence_backward<T: Float>(p: &[T], log_q: &[T], g: T, dp: &mut [T]
 /// The operands, without the infinite logits whose loss is 0.
 fn read<'a, T: Float>(logits: &'a [T], targets: &'a [T]) -> [Operand<'a, T>; 2] {
     let is_sure = |index, x: T| match index {
-        Index::At(i) => targets[i] == if x > T::zero() { T::one() } else { T::zero() },
+        Index::At(i) => x.is_infinite() && targets[i] == if x > T::zero() { T::one() } else { T::zero() },
         _ => false,
     };
     [Operand::slice("logits", logits).overlook(is_sure), Operand::slice("targets", targets)]
