@@ -347,3 +347,13 @@ fn binary_cross_entropy_names_the_logit_that_is_nan() {
         assert_eq!((report.operand, report.index, report.origin), ("logits", Index::At(1), Origin::PassedIn));
     }
 }
+
+/// No probability, no gradient: an upstream gradient of 0 does not hide that at the pole.
+#[test]
+fn kl_divergence_backward_of_zero_does_not_hide_a_nan() {
+    for p in [f32::NAN, -1.0] {
+        let (mut dp, mut dq) = ([0.0], [0.0]);
+        assert!(kl_divergence_backward(&[p], &[f32::NEG_INFINITY], 0.0, &mut dp, &mut dq).is_err());
+        assert!(dp[0].is_nan(), "{p}: {dp:?}");
+    }
+}

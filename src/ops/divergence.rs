@@ -218,8 +218,8 @@ impl<T: Float> Formula<T, 2, 2> for DivergenceBackward<T> {
         let (zero, one, g) = (p.all(T::zero()), p.all(T::one()), p.all(self.g));
         let (log, rest) = math::ln_parts(p, zero);
         let is_zero = p.eq(zero);
-        // An upstream gradient of exactly 0 gives 0 through the pole, too.
-        let is_nothing = is_zero | (g.eq(zero) & q.eq(p.all(T::neg_infinity())));
+        // An upstream gradient of exactly 0 gives 0 through the pole, too, but not past a NaN.
+        let is_nothing = is_zero | (g.eq(zero) & zero.lt(p) & q.eq(p.all(T::neg_infinity())));
         [is_nothing.select(zero, g * (((log - q) + one) + rest)), is_zero.select(zero, -(g * p))]
     }
 }
