@@ -357,3 +357,59 @@ fn kl_divergence_backward_of_zero_does_not_hide_a_nan() {
         assert!(dp[0].is_nan(), "{p}: {dp:?}");
     }
 }
+
+/// The gradient of a loss that is finite may overflow: on the way to numbers that do not, which come out right, or
+/// because it is too large, which is reported.
+#[test]
+fn cross_entropy_backward_does_not_pass_over_an_overflow() -> nanproof::Result<()> {
+    const MAX: f32 = f32::MAX;
+    let (logits, mut dx) = (MatRef::new(&[0.0, 0.0], 1, 2)?, [9.0; 2]);
+    let weighted = |weights, smoothing| CrossEntropy {
+        weights: Some(weights),
+        smoothing,
+        reduction: Reduction::Sum,
+        ..CrossEntropy::default()
+    };
+    cross_entropy_backward(weighted(&[2.0; 2], 0.0), logits, &[0], MAX, MatMut::new(&mut dx, 1, 2)?)?;
+    assert_eq!(dx, [-MAX, MAX]);
+    cross_entropy_backward(weighted(&[2.0; 2], 0.5), logits, &[0], MAX, MatMut::new(&mut dx, 1, 2)?)?;
+    assert_eq!(dx, [-MAX / 2.0, MAX / 2.0]);
+    let labels = MatRef::new(&[1e38, 3e38], 1, 2)?;
+    cross_entropy_backward(CrossEntropy::default(), logits, labels, 1.0, MatMut::new(&mut dx, 1, 2)?)?;
+    assert!((dx[0] - 1e38).abs() < 1e32 && (dx[1] + 1e38).abs() < 1e32, "{dx:?}");
+    for smoothing in [0.0, 0.5] {
+        let options = weighted(&[4.0; 2], smoothing);
+        let result = cross_entropy_backward(options, logits, &[0], 0.75 * MAX, MatMut::new(&mut dx, 1, 2)?);
+        assert_eq!(result.is_ok(), smoothing > 0.0, "{dx:?}");
+        let result = cross_entropy_backward(options, logits, &[0], MAX, MatMut::new(&mut dx, 1, 2)?);
+        assert_eq!(result.is_ok(), smoothing > 0.0, "{dx:?}");
+    }
+    let result = cross_entropy_backward(weighted(&[4.0; 2], 0.0), logits, &[0], MAX, MatMut::new(&mut dx, 1, 2)?);
+    let Err(Error::NonFinite(report)) = result else { panic!("not reported: {result:?}") };
+    assert_eq!((report.operand, report.index, report.class), ("dlogits", Index::Cell(0, 0), Class::NegInf));
+    assert_eq!(report.origin, Origin::Overflow);
+    Ok(())
+}
+
+/// What is computed once more is right to the last digits, in long rows as well.
+#[test]
+fn cross_entropy_backward_with_far_factors_is_that_with_near_ones() -> nanproof::Result<()> {
+    let x: Vec<f64> = (0..99).map(|i| f64::from(i * 37 % 50) / -3.0).collect();
+    let (mut near, mut far) = ([0.0; 99], [0.0; 99]);
+    for smoothing in [0.0, 0.25] {
+        let weights = [[1.0; 99], [2.0_f64.powi(600); 99]];
+        let options = |i: usize| CrossEntropy {
+            weights: Some(&weights[i]),
+            smoothing,
+            reduction: Reduction::Sum,
+            ..CrossEntropy::default()
+        };
+        let logits = MatRef::new(&x, 1, 99)?;
+        cross_entropy_backward(options(0), logits, &[0], 1.0, MatMut::new(&mut near, 1, 99)?)?;
+        cross_entropy_backward(options(1), logits, &[0], 2.0_f64.powi(424), MatMut::new(&mut far, 1, 99)?)?;
+        for (far, near) in far.iter().zip(near) {
+            assert!((far * 2.0_f64.powi(-1000) * 2.0_f64.powi(-24) - near).abs() <= 1e-15 * near.abs(), "{far} {near}");
+        }
+    }
+    Ok(())
+}

@@ -5,17 +5,18 @@ use alloc::vec::Vec;
 
 use super::sum::Sum;
 use crate::error::{Error, Result, check_len, check_shape};
-use crate::finite::{Index, Operand, Origin, diagnose, overflow_or_invalid};
+use crate::finite::{Index, Operand, Origin, Watch, diagnose, overflow_or_invalid};
 use crate::float::Float;
-use crate::kernel::{Join, Kernel, launch};
+use crate::kernel::{Join, Kernel, launch, outline_rare};
 use crate::lanes::Lanes;
 use crate::logits::{
     LogitRowFormula, LogitRows, Logits, RowSum, Singly, apply_to_logits, distance, faint_rest, least_sum, row_exp,
     row_normalize,
 };
+use crate::math;
 use crate::reduce::TwoTerm;
 use crate::rows::RowsSeen;
-use crate::scaled::{Scaled, power};
+use crate::scaled::{Scaled, ldexp, power};
 use crate::simd::Simd;
 use crate::sweep::sweep;
 use crate::view::{MatMut, MatRef};
@@ -242,7 +243,8 @@ pub fn cross_entropy_with_gradient<'a, T: Float>(
 /// [`cross_entropy_with_gradient`] in place: the logits become their gradient.
 ///
 /// # Errors
-/// As [`cross_entropy`]; the logits are then left as they were.
+/// As [`cross_entropy`]; the logits are then left as they were. Also [`Error::NonFinite`] if the gradient overflows and the
+/// loss does not: it is written then.
 ///
 /// ```
 /// use nanproof::{CrossEntropy, MatMut, cross_entropy_in_place};
@@ -254,7 +256,7 @@ pub fn cross_entropy_with_gradient<'a, T: Float>(
 /// ```
 pub fn cross_entropy_in_place<'a, T: Float>(
     options: CrossEntropy<'_, T>,
-    logits: MatMut<'_, T>,
+    mut logits: MatMut<'_, T>,
     targets: impl Into<Targets<'a, T>>,
 ) -> Result<Loss<T>> {
     let targets = targets.into();
@@ -262,7 +264,10 @@ pub fn cross_entropy_in_place<'a, T: Float>(
     let loss = if job.is_tame() { None } else { Some(job.run(T::one(), None)?) };
     let batch = Batch::of(options, targets, job.count);
     let mut losses = vec![T::zero(); logits.rows()];
-    batch.run_in_place(0, &mut losses, logits)?;
+    if !batch.run_in_place(0, &mut losses, logits.reborrow())? {
+        let gradient = Operand::matrix("dlogits", logits.as_ref());
+        diagnose("cross_entropy_in_place", [], [gradient], overflow_or_invalid)?;
+    }
     loss.map_or_else(|| batch.loss(&losses), Ok)
 }
 
@@ -605,7 +610,7 @@ impl<T: Float> LogitRowFormula<T> for CrossEntropyRow<'_, T> {
         let half_slope = if z == T::zero() { z } else { z * lse };
         let z_loss = if z == T::zero() { z } else { half_slope * lse };
         let z_slope = half_slope + half_slope;
-        match class {
+        let is_reached = match class {
             Some(class) => {
                 let weight = self.options.weight(class);
                 let value = weight * row_loss(row, log, x[class]);
@@ -616,6 +621,8 @@ impl<T: Float> LogitRowFormula<T> for CrossEntropyRow<'_, T> {
                 if !loss.is_finite() {
                     self.hide(i, dx);
                 }
+                // Nothing that is added up is larger.
+                dx.is_empty() || (target.abs() + slope.abs()).is_finite()
             }
             None => {
                 let total = self.write_labels(simd, i, x.len(), labels);
@@ -625,10 +632,15 @@ impl<T: Float> LogitRowFormula<T> for CrossEntropyRow<'_, T> {
                 if !loss.is_finite() {
                     self.hide(i, labels);
                 }
-                labels_gradient(simd, x, row, labels, self.factor, total + z_slope, dx);
+                labels_gradient(simd, x, row, labels, self.factor, total + z_slope, dx)
             }
+        };
+        let is_finite = row.is_plain() && loss.is_finite() && self.factor.is_finite();
+        if !is_finite || is_reached {
+            return RowsSeen::finite(is_finite);
         }
-        RowsSeen::finite(row.is_plain() && loss.is_finite() && self.factor.is_finite())
+        let target = class.map(|class| (class, self.options.weight(class)));
+        RowsSeen::finite(outline_rare(simd, FarGradient { x, target, labels, factor: self.factor, half_slope, dx }))
     }
 }
 
@@ -746,7 +758,64 @@ fn row_gradient<T: Float, S: Simd<T>>(
     };
 }
 
-/// Turns `exp(x - max)` in `dx` into `factor (total softmax(x) - labels)`.
+/// The gradient of a row where it may overflow on the way: with factors near 1, and their powers of two last. Returns
+/// whether all is finite.
+struct FarGradient<'a, T> {
+    x: &'a [T],
+    /// A class and its weight, if it is the whole target.
+    target: Option<(usize, T)>,
+    /// The target otherwise.
+    labels: &'a mut [T],
+    factor: T,
+    /// Half of what the z-loss adds to the sum of the target.
+    half_slope: T,
+    dx: &'a mut [T],
+}
+
+impl<T: Float> Kernel for FarGradient<'_, T> {
+    type Elem = T;
+    type Output = bool;
+
+    #[inline(always)]
+    fn run<S: Simd<T>>(self, simd: S) -> bool {
+        let Self { x, target, labels, factor, half_slope, dx } = self;
+        let largest = match target {
+            Some((_, weight)) => weight,
+            None => labels.iter().fold(T::zero(), |largest, label| largest.max(label.abs())),
+        };
+        let down = Scaled::new(largest.max(half_slope.abs()), 0).exponent;
+        // With room below: of a small probability no digit is to be lost.
+        let (near, room) = (Scaled::new(factor, 0), T::BIAS / 4);
+        let (factor, z_slope) = (near.mantissa * power(room), ldexp(half_slope, 1 - down));
+        let row = row_exp(simd, x, dx);
+        match target {
+            Some((class, weight)) => {
+                row_gradient(simd, x, row, class, factor * ldexp(weight, -down), factor * z_slope, dx);
+            }
+            None => {
+                labels.iter_mut().for_each(|label| *label = ldexp(*label, -down));
+                let total = Sum { x: labels }.run(simd).value();
+                labels_gradient(simd, x, row, labels, factor, total + z_slope, dx);
+            }
+        }
+        let up = T::from(near.exponent + down - room).unwrap_or_else(T::infinity);
+        let (up, mut watch) = (Lanes::splat(simd, up), Watch::new(simd));
+        sweep(
+            simd,
+            [],
+            [dx],
+            #[inline(always)]
+            |[], [dx]| {
+                let dx = math::scale(dx, up);
+                watch.see(dx);
+                [dx]
+            },
+        );
+        watch.all_finite()
+    }
+}
+
+/// Turns `exp(x - max)` in `dx` into `factor (total softmax(x) - labels)`; whether all is finite.
 #[inline(always)]
 fn labels_gradient<T: Float, S: Simd<T>>(
     simd: S,
@@ -756,17 +825,23 @@ fn labels_gradient<T: Float, S: Simd<T>>(
     factor: T,
     total: T,
     dx: &mut [T],
-) {
+) -> bool {
     if dx.is_empty() || row.is_empty() {
-        return dx.fill(T::zero());
+        dx.fill(T::zero());
+        return true;
     }
     row_normalize(simd, x, row, factor * total, dx);
-    let factor = Lanes::splat(simd, -factor);
+    let (factor, mut watch) = (Lanes::splat(simd, -factor), Watch::new(simd));
     sweep(
         simd,
         [labels],
         [dx],
         #[inline(always)]
-        |[label], [p]| [label.mul_add(factor, p)],
+        |[label], [p]| {
+            let dx = label.mul_add(factor, p);
+            watch.see(dx);
+            [dx]
+        },
     );
+    watch.all_finite()
 }
