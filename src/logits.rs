@@ -11,7 +11,7 @@ use crate::math;
 use crate::moments::Extended;
 use crate::reduce::{Accumulator, TwoTerm, sum_terms};
 use crate::rows::RowsSeen;
-use crate::scaled::power;
+use crate::scaled::{Scaled, power};
 use crate::simd::Simd;
 use crate::sweep::{GROUP, each_group, map_groups, sweep, sweep_groups};
 use crate::view::{MatMut, MatRef};
@@ -157,6 +157,25 @@ impl<'a, T: Float> Logits<'a, T> {
         let is_possible = |x: Option<T>| x != Some(T::neg_infinity());
         (0..x.cols())
             .any(|j| self.keeps(i, j) && is_possible(x.get(i, j)) && self.bias.is_none_or(|b| is_possible(b.get(i, j))))
+    }
+
+    /// Whether a logit that is made of numbers may be read as `-inf`.
+    pub(crate) fn may_sink(&self) -> bool {
+        self.scale.abs() > T::one() || self.bias.is_some()
+    }
+
+    /// Whether a logit counts and is made of numbers alone.
+    pub(crate) fn is_of_numbers(&self, i: usize, j: usize) -> bool {
+        let is_number = |x: Option<T>| x.is_some_and(|x| x.is_finite());
+        self.keeps(i, j)
+            && is_number(self.x.and_then(|x| x.get(i, j)))
+            && self.bias.is_none_or(|bias| is_number(bias.get(i, j)))
+    }
+
+    /// `scale x + bias`, in a range that nothing leaves.
+    pub(crate) fn wide(&self, i: usize, j: usize) -> Scaled<f64> {
+        let [x, bias] = [self.x, self.bias].map(|x| Scaled::of(x.and_then(|x| x.get(i, j)).unwrap_or_else(T::zero)));
+        Scaled::of(self.scale).mul(x).add(bias)
     }
 
     /// Makes `-inf` of what is masked.

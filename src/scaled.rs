@@ -43,6 +43,10 @@ impl<T: Float> Scaled<T> {
         key(self).cmp(&key(b)).then(self.mantissa.abs().to_bits().cmp(&b.mantissa.abs().to_bits()))
     }
 
+    pub(crate) fn neg(self) -> Self {
+        Self { mantissa: -self.mantissa, ..self }
+    }
+
     pub(crate) fn div(self, b: Self) -> Self {
         Self::new(self.mantissa / b.mantissa, self.exponent - b.exponent)
     }

@@ -2,11 +2,11 @@
 
 use nanproof::reference::{self, Wide, ulp_error};
 use nanproof::{
-    AdamW, BatchMut, BatchRef, Class, CrossEntropy, Error, Index, MatMut, MatRef, Origin, Reduction, Safe, TensorStats,
-    binary_cross_entropy, binary_cross_entropy_backward, clip_unitwise, cross_entropy_backward, cross_entropy_in_place,
-    cross_entropy_with_gradient, dot_backward, elu, kl_divergence, kl_divergence_backward, l2_norm_backward, lp_norm,
-    lp_norm_backward, matmul_backward, mean_rows, safe_div_backward, safe_pow_backward, softmax, sum_backward,
-    xlogy_backward,
+    AdamW, BatchMut, BatchRef, Class, CrossEntropy, Error, Index, MatMut, MatRef, Origin, Reduction, Safe, Softmax,
+    TensorStats, binary_cross_entropy, binary_cross_entropy_backward, clip_unitwise, cross_entropy_backward,
+    cross_entropy_in_place, cross_entropy_with_gradient, dot_backward, elu, kl_divergence, kl_divergence_backward,
+    l2_norm_backward, log_softmax_with, lp_norm, lp_norm_backward, matmul_backward, mean_rows, safe_div_backward,
+    safe_pow_backward, softmax, sum_backward, xlogy_backward,
 };
 
 /// The gradients multiply by transposes; a report speaks of the operands as they were passed in.
@@ -411,5 +411,33 @@ fn cross_entropy_backward_with_far_factors_is_that_with_near_ones() -> nanproof:
             assert!((far * 2.0_f64.powi(-1000) * 2.0_f64.powi(-24) - near).abs() <= 1e-15 * near.abs(), "{far} {near}");
         }
     }
+    Ok(())
+}
+
+/// A logit leaves the range downwards: it is no masked one, and the logarithm of its probability may be in range.
+#[test]
+fn log_softmax_of_a_logit_that_sinks_is_not_that_of_a_masked_one() -> nanproof::Result<()> {
+    const MAX: f32 = f32::MAX;
+    let far = 2.0_f32.powi(127); // twice as much is out of range
+    let mut y = [0.0; 3];
+    for (scale, x, want) in [
+        (-MAX, [1.0, 2.0, 1.0], [-std::f32::consts::LN_2, -MAX, -std::f32::consts::LN_2]),
+        (2.0, [-far * 1.25, -far, -far * 0.5], [-far * 1.5, -far, 0.0]),
+        (2.0, [-far * 1.25, f32::NEG_INFINITY, -far * 0.5], [-far * 1.5, f32::NEG_INFINITY, 0.0]),
+        (2.0, [0.5, 1.0, -far * 1.25], [-1.3132617, -0.3132617, f32::NEG_INFINITY]),
+    ] {
+        let options = Softmax { scale, ..Softmax::default() };
+        let result = log_softmax_with(options, MatRef::new(&x, 1, 3)?, MatMut::new(&mut y, 1, 3)?);
+        assert_eq!(y, want, "{scale} {x:?}");
+        assert_eq!(result.is_ok(), x[2] > -far, "{scale} {x:?}: {result:?}");
+    }
+    let bias = [0.0, -far * 1.5, f32::NEG_INFINITY];
+    let options = Softmax { bias: Some(MatRef::new(&bias, 1, 3)?), ..Softmax::default() };
+    let x = [-far * 0.75, -far, 1.0];
+    log_softmax_with(options, MatRef::new(&x, 1, 3)?, MatMut::new(&mut y, 1, 3)?)?;
+    assert_eq!(y, [0.0, -far * 1.75, f32::NEG_INFINITY]);
+    let result = log_softmax_with(options, MatRef::new(&[MAX, -MAX, 1.0], 1, 3)?, MatMut::new(&mut y, 1, 3)?);
+    let Err(Error::NonFinite(report)) = result else { panic!("not reported: {result:?}") };
+    assert_eq!((report.operand, report.index, report.counts.total()), ("y", Index::Cell(0, 1), 1));
     Ok(())
 }

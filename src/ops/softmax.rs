@@ -12,7 +12,7 @@ use crate::logits::{LogitFormula, LogitRows, Logits, RowSums, apply_to_logits, r
 use crate::math;
 use crate::moments::Extended;
 use crate::rows::{RowFormula, RowsSeen, Rowwise, apply};
-use crate::scaled::power;
+use crate::scaled::{Scaled, power};
 use crate::simd::Simd;
 use crate::sweep::{GROUP, each_group, each_group_in_place, load_tail, store_tail, sweep, sweep_groups};
 use crate::view::{MatMut, MatRef};
@@ -316,9 +316,37 @@ pub fn log_softmax<T: Float>(x: MatRef<'_, T>, y: MatMut<'_, T>) -> Result<usize
 /// assert_eq!(y, [0.0, f64::NEG_INFINITY]);
 /// # Ok::<(), nanproof::Error>(())
 /// ```
-pub fn log_softmax_with<T: Float>(options: Softmax<'_, T>, x: MatRef<'_, T>, y: MatMut<'_, T>) -> Result<usize> {
+pub fn log_softmax_with<T: Float>(options: Softmax<'_, T>, x: MatRef<'_, T>, mut y: MatMut<'_, T>) -> Result<usize> {
     const NAME: &str = "log_softmax_with";
-    run(NAME, LogSoftmaxRow, options.logits(NAME, x.shape(), Some(x))?, x.shape(), y)
+    let logits = options.logits(NAME, x.shape(), Some(x))?;
+    let empty = run(NAME, LogSoftmaxRow, logits, x.shape(), y.reborrow())?;
+    if logits.may_sink() && !lift_sunk(logits, y.reborrow()) {
+        let is_meant = move |index, _| !matches!(index, Index::Cell(i, j) if logits.is_of_numbers(i, j));
+        diagnose(NAME, [], [Operand::matrix("y", y.as_ref()).overlook(is_meant)], overflow_or_invalid)?;
+    }
+    Ok(empty)
+}
+
+/// A logit may leave the range downwards, where its logarithm of a probability does not: that is computed once more, from the
+/// largest of its row. Whether all such are finite then.
+fn lift_sunk<T: Float>(logits: Logits<'_, T>, mut y: MatMut<'_, T>) -> bool {
+    let mut is_finite = true;
+    for i in 0..y.rows() {
+        let has_sunk = |(j, &y): (usize, &T)| y == T::neg_infinity() && logits.is_of_numbers(i, j);
+        if !y.as_ref().row_iter(i).enumerate().any(has_sunk) {
+            continue;
+        }
+        let larger = |a: (usize, T), b: (usize, T)| if a.1 < b.1 { b } else { a };
+        let Some((k, largest)) = y.as_ref().row_iter(i).copied().enumerate().reduce(larger) else { continue };
+        let lse = logits.wide(i, k).add(Scaled::of(-largest));
+        for j in 0..y.cols() {
+            if let Some(y) = y.get_mut(i, j).filter(|y| has_sunk((j, y))) {
+                *y = logits.wide(i, j).add(lse.neg()).narrow();
+                is_finite &= y.is_finite();
+            }
+        }
+    }
+    is_finite
 }
 
 /// The gradient of [`log_softmax`]: `dx = dy - exp(y) sum(dy)` in each row, from the result `y`.
