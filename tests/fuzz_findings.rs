@@ -2,8 +2,8 @@
 
 use nanproof::reference::{self, Wide, ulp_error};
 use nanproof::{
-    AdamW, BatchMut, BatchRef, Class, CrossEntropy, Error, Index, MatMut, MatRef, Origin, Reduction, Safe, Softmax,
-    TensorStats, binary_cross_entropy, binary_cross_entropy_backward, clip_unitwise, cross_entropy_backward,
+    AdamW, BatchMut, BatchRef, Class, CrossEntropy, Error, Index, LogSumExp, MatMut, MatRef, Origin, Reduction, Safe,
+    Softmax, TensorStats, binary_cross_entropy, binary_cross_entropy_backward, clip_unitwise, cross_entropy_backward,
     cross_entropy_in_place, cross_entropy_with_gradient, dot_backward, elu, kl_divergence, kl_divergence_backward,
     l2_norm_backward, log_softmax_with, lp_norm, lp_norm_backward, matmul_backward, mean_rows, safe_div_backward,
     safe_pow_backward, softmax, sum_backward, xlogy_backward,
@@ -439,5 +439,23 @@ fn log_softmax_of_a_logit_that_sinks_is_not_that_of_a_masked_one() -> nanproof::
     let result = log_softmax_with(options, MatRef::new(&[MAX, -MAX, 1.0], 1, 3)?, MatMut::new(&mut y, 1, 3)?);
     let Err(Error::NonFinite(report)) = result else { panic!("not reported: {result:?}") };
     assert_eq!((report.operand, report.index, report.counts.total()), ("y", Index::Cell(0, 1), 1));
+    Ok(())
+}
+
+/// A row is shorter than what there are machines for: those without a part of it change nothing.
+#[test]
+fn log_sum_exp_of_pieces_without_entries() -> nanproof::Result<()> {
+    let piece = |first: usize, x: &[f32]| -> nanproof::Result<LogSumExp<f32>> {
+        let mut piece = LogSumExp::starting_at(first)?;
+        piece.push(x)?;
+        Ok(piece)
+    };
+    let whole = piece(0, &[1.0; 5000])?;
+    for start in [0, 4096, 8192, 16384] {
+        assert_eq!(whole.clone().merge(piece(start, &[])?)?, whole);
+        assert_eq!(piece(start, &[])?.merge(whole.clone())?, whole);
+    }
+    assert!(whole.merge(piece(8192, &[1.0])?).is_err(), "after the end");
+    assert!(piece(0, &[1.0; 4096])?.merge(piece(8192, &[1.0])?).is_err(), "a block is missing");
     Ok(())
 }

@@ -138,20 +138,32 @@ impl<T: Float> LogSumExp<T> {
         Ok(())
     }
 
-    /// Joins this piece of the row with the one after it.
+    /// Joins this piece of the row with the one after it. A piece without entries adds nothing, wherever it stands: a row
+    /// may be shorter than what there are machines for.
     ///
     /// # Errors
-    /// [`Error::Argument`] if `next` does not start where this ends.
+    /// [`Error::Argument`] if both have entries and `next` does not start where this ends.
     ///
     /// ```
     /// use nanproof::LogSumExp;
     ///
-    /// let whole = LogSumExp::<f32>::new().merge(LogSumExp::new())?;
-    /// assert!(whole.merge(LogSumExp::starting_at(4096)?).is_err()); // a block is missing
+    /// let mut sum = LogSumExp::new();
+    /// sum.push(&[1.0_f32])?;
+    /// let sum = LogSumExp::new().merge(sum)?.merge(LogSumExp::starting_at(8192)?)?;
+    /// assert_eq!(sum.value()?, 1.0);
+    ///
+    /// let mut last = LogSumExp::starting_at(8192)?;
+    /// last.push(&[2.0])?;
+    /// assert!(sum.merge(last).is_err()); // a block is missing
     /// # Ok::<(), nanproof::Error>(())
     /// ```
     pub fn merge(mut self, next: Self) -> Result<Self> {
-        if next.first != self.end || self.is_ended && next.end > next.first {
+        if next.is_empty() {
+            return Ok(self);
+        } else if self.is_empty() {
+            return Ok(next);
+        }
+        if next.first != self.end || self.is_ended {
             return Err(refuse("merge", "next", "must start where this piece ends, after a whole block"));
         }
         for subtree in next.subtrees {
@@ -183,6 +195,11 @@ impl<T: Float> LogSumExp<T> {
         let max = TwoTerm { sum: total.max, error: T::zero() };
         let log = TwoTerm { sum: log.sum, error: log.error };
         Ok(if total.max.is_finite() { max.join(log).value() } else { total.max })
+    }
+
+    /// Whether there are no entries.
+    fn is_empty(&self) -> bool {
+        self.first == self.end
     }
 
     /// Puts a subtree at the end, and joins what belongs together.
