@@ -2,11 +2,11 @@
 
 use nanproof::reference::{self, Wide, ulp_error};
 use nanproof::{
-    AdamW, BatchMut, BatchRef, Class, CrossEntropy, Error, Index, LogSumExp, MatMut, MatRef, Origin, Reduction, Safe,
-    Softmax, TensorStats, binary_cross_entropy, binary_cross_entropy_backward, clip_unitwise, cross_entropy_backward,
-    cross_entropy_in_place, cross_entropy_with_gradient, dot_backward, elu, kl_divergence, kl_divergence_backward,
-    l2_norm_backward, log_softmax_with, lp_norm, lp_norm_backward, matmul_backward, mean_rows, safe_div_backward,
-    safe_pow_backward, softmax, sum_backward, xlogy_backward,
+    AdamW, BatchMut, BatchRef, Class, CrossEntropy, Error, GradientFlag, GradientLog, Index, LogSumExp, MatMut, MatRef,
+    Origin, Reduction, Safe, Softmax, TensorStats, binary_cross_entropy, binary_cross_entropy_backward, clip_unitwise,
+    cross_entropy_backward, cross_entropy_in_place, cross_entropy_with_gradient, dot_backward, elu, kl_divergence,
+    kl_divergence_backward, l2_norm_backward, log_softmax_with, lp_norm, lp_norm_backward, matmul_backward, mean_rows,
+    safe_div_backward, safe_pow_backward, softmax, sum_backward, xlogy_backward,
 };
 
 /// The gradients multiply by transposes; a report speaks of the operands as they were passed in.
@@ -457,5 +457,16 @@ fn log_sum_exp_of_pieces_without_entries() -> nanproof::Result<()> {
     }
     assert!(whole.merge(piece(8192, &[1.0])?).is_err(), "after the end");
     assert!(piece(0, &[1.0; 4096])?.merge(piece(8192, &[1.0])?).is_err(), "a block is missing");
+    Ok(())
+}
+
+/// Weights that became NaN are flagged; weights far apart are not.
+#[test]
+fn an_update_to_nan_is_flagged() -> Result<(), nanproof::LogError> {
+    let mut log = GradientLog::default();
+    let record = log.record_update(1, "w", &[1.0_f32, 2.0, 3.0], &[f32::NAN, 2.0, f32::INFINITY])?;
+    assert_eq!(record.flags, [GradientFlag::NotFinite(2)]);
+    let record = log.record_update(2, "w", &[f32::MAX, 0.0, 0.0], &[-f32::MAX, 0.0, 0.0])?;
+    assert_eq!(record.update_ratio, Some(2.0));
     Ok(())
 }

@@ -11,6 +11,7 @@ use crate::diagnose::tensor_stats::TensorStats;
 use crate::error::Error;
 use crate::float::Float;
 use crate::kernel::Join;
+use crate::scaled::Scaled;
 use crate::squares::Squares;
 use crate::view::MatRef;
 
@@ -161,7 +162,7 @@ impl GradientLog {
     /// Records how far a step moved the weights of a tensor: the norm of `after - before` over that of `before`; nothing
     /// if that is 0.
     ///
-    /// About 0.001 is usual. The ratio is NaN if weights are not finite.
+    /// About 0.001 is usual. The ratio is NaN if weights are not finite, which is a flag.
     ///
     /// # Errors
     /// As [`record`](Self::record).
@@ -186,7 +187,12 @@ impl GradientLog {
         }
         let ratio = relative_change(before, after)?;
         self.tensor_mut(i, name).len = Some(before.len());
-        let flags = ratio.and_then(|ratio| self.rules.of_update(ratio)).into_iter().collect();
+        let not_finite = || before.iter().chain(after).filter(|x| !x.is_finite()).count();
+        let flags = match ratio {
+            Some(ratio) if ratio.is_nan() => Some(GradientFlag::NotFinite(not_finite())),
+            ratio => ratio.and_then(|ratio| self.rules.of_update(ratio)),
+        };
+        let flags = flags.into_iter().collect();
         self.enter(i, step, flags, |record| record.update_ratio = ratio)
     }
 
@@ -341,21 +347,32 @@ fn check_length(
 
 /// The norm of the difference over that of `before`.
 fn relative_change<T: Float>(before: &[T], after: &[T]) -> crate::Result<Option<f64>> {
+    let norm = Squares::of(before)?.norm();
+    if norm.is_zero() {
+        return Ok(None);
+    }
+    let (one, two) = (T::one(), T::one() + T::one());
+    let mut change = norm_of_change(before, after, one)?;
+    if !change.mantissa.is_finite() {
+        // A difference of numbers may overflow, not that of their halves.
+        change = norm_of_change(before, after, one / two)?.mul(Scaled::of(two));
+    }
+    let ratio = change.div(norm).value();
+    Ok(Some(if norm.mantissa.is_finite() && ratio.is_finite() { ratio } else { f64::NAN }))
+}
+
+/// The norm of `factor (after - before)`.
+fn norm_of_change<T: Float>(before: &[T], after: &[T], factor: T) -> crate::Result<Scaled<f64>> {
     let mut change = Squares::new();
     let mut difference = [T::zero(); 1024];
     for (before, after) in before.chunks(difference.len()).zip(after.chunks(difference.len())) {
         let difference = &mut difference[..before.len()];
         for ((d, &before), &after) in difference.iter_mut().zip(before).zip(after) {
-            *d = after - before;
+            *d = after * factor - before * factor;
         }
         change = change.join(Squares::of(difference)?);
     }
-    let norm = Squares::of(before)?.norm();
-    if norm.is_zero() {
-        return Ok(None);
-    }
-    let ratio = change.norm().div(norm).value();
-    Ok(Some(if norm.mantissa.is_finite() && ratio.is_finite() { ratio } else { f64::NAN }))
+    Ok(change.norm())
 }
 
 impl fmt::Display for LogError {
