@@ -253,6 +253,14 @@ impl<'a, T: Float> Operand<'a, T> {
         Self { name: self.name, elements: Box::new(elements) }
     }
 
+    /// Overlooks rows, or elements that each stand for one, where the result is finite: they were not read.
+    pub(crate) fn overlook_unread_rows(self, result: MatRef<'a, T>) -> Self {
+        let is_unread = move |i| result.all_of_row(i, |x| x.is_finite());
+        self.overlook(move |index, x| {
+            !x.is_finite() && matches!(index, Index::At(i) | Index::Cell(i, _) if is_unread(i))
+        })
+    }
+
     /// Reports the first element that is not finite, if there is one.
     fn report(self, operation: &'static str, origin: impl Fn(Index, Class) -> Origin) -> Option<NonFinite> {
         let mut first = None;

@@ -111,7 +111,6 @@ impl<T: Float> Map<T> {
     /// What to write, `g` being the upstream gradient.
     #[inline(never)]
     fn plan(self, moments: &Moments, g: T) -> Plan<T> {
-        let over = |x: Long, divisor: Long| if divisor.is_zero() { Long::ZERO } else { x.div(divisor) };
         let free = |ddof| Long::count(moments.len() - ddof);
         let (mean, factor) = match self {
             Self::Mean => return Plan::Value(moments.mean().round(0)),
@@ -125,9 +124,18 @@ impl<T: Float> Map<T> {
             }
             Self::StdGradient(ddof) => {
                 let std = moments.variance(ddof).sqrt();
-                (moments.mean(), over(Long::of(g).div(free(ddof)), std))
+                if std.is_zero() {
+                    return Plan::Value(T::zero());
+                }
+                (moments.mean(), Long::of(g).div(free(ddof)).div(std))
             }
-            Self::L2NormGradient => (Long::ZERO, over(Long::of(g), moments.squares().sqrt())),
+            Self::L2NormGradient => {
+                let norm = moments.squares().sqrt();
+                if norm.is_zero() {
+                    return Plan::Value(T::zero());
+                }
+                (Long::ZERO, Long::of(g).div(norm))
+            }
             Self::Unit(unit) => {
                 let Standard { mean, rate, .. } = unit.standard(moments);
                 (mean, rate)
@@ -357,9 +365,6 @@ impl Combination {
 #[inline(never)]
 fn unit_gradient<T: Float>(unit: Unit<T>, moments: &Moments, [sum, products]: [Long; 2]) -> Combination {
     let Standard { mean, rate, is_own } = unit.standard(moments);
-    if rate.is_zero() {
-        return Combination::ZERO;
-    }
     let len = Long::count(moments.len());
     let along = match unit {
         Unit::Deviation(_) => products.add(moments.mean_difference().mul(sum).neg()).div(len),
@@ -602,6 +607,11 @@ impl<T: Float> Row<'_, T> {
         let combination = match of {
             GradientOf::Unit(unit) => {
                 let moments = Moments::of(simd, x, unit.center())?;
+                if unit.standard(&moments).rate.is_zero() {
+                    // There is no derivative, and `g` is not read.
+                    dx.fill(T::zero());
+                    return Some((Line::new(Long::ZERO, Long::ZERO), true));
+                }
                 let exponents = [exponent(simd, g)?, weight_exponent];
                 unit_gradient(unit, &moments, products(simd, [g, weight, x], exponents, &moments))
             }

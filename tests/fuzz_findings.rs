@@ -2,11 +2,13 @@
 
 use nanproof::reference::{self, Wide, ulp_error};
 use nanproof::{
-    AdamW, BatchMut, BatchRef, Class, CrossEntropy, Error, GradientFlag, GradientLog, Index, LogSumExp, MatMut, MatRef,
-    Origin, Reduction, Safe, Softmax, TensorStats, binary_cross_entropy, binary_cross_entropy_backward, clip_unitwise,
+    AdamW, BatchMut, BatchRef, Class, CrossEntropy, Error, GradientFlag, GradientLog, Index, LayerNorm,
+    LayerNormGradients, LogSumExp, MatMut, MatRef, Origin, Reduction, RmsNorm, Safe, Softmax, TensorStats, Variance,
+    binary_cross_entropy, binary_cross_entropy_backward, clip_unitwise, cosine_similarity_backward,
     cross_entropy_backward, cross_entropy_in_place, cross_entropy_with_gradient, dot_backward, elu, kl_divergence,
-    kl_divergence_backward, l2_norm_backward, log_softmax_with, lp_norm, lp_norm_backward, matmul_backward, mean_rows,
-    safe_div_backward, safe_pow_backward, softmax, sum_backward, xlogy_backward,
+    kl_divergence_backward, l2_norm_backward, layer_norm_backward, log_softmax_with, lp_norm, lp_norm_backward,
+    lp_norm_rows_backward, matmul_backward, mean_rows, normalize_backward, rms_norm_backward, safe_div_backward,
+    safe_pow_backward, softmax, std_rows_backward, sum_backward, xlogy_backward,
 };
 
 /// The gradients multiply by transposes; a report speaks of the operands as they were passed in.
@@ -469,4 +471,49 @@ fn an_update_to_nan_is_flagged() -> Result<(), nanproof::LogError> {
     let record = log.record_update(2, "w", &[f32::MAX, 0.0, 0.0], &[-f32::MAX, 0.0, 0.0])?;
     assert_eq!(record.update_ratio, Some(2.0));
     Ok(())
+}
+
+/// Where a row has no derivative its gradient is 0, and its upstream one is not read: it is neither passed on nor reported.
+#[test]
+fn upstream_gradients_of_what_has_no_derivative_are_not_read() -> nanproof::Result<()> {
+    const NAN: f64 = f64::NAN;
+    let mut dx = [9.0; 4];
+    // The second row has a derivative, and its upstream gradient is what is reported.
+    let (x, dy) = ([0.0, 0.0, 1.0, 2.0], [NAN, f64::INFINITY]);
+    let (x, dy_rows) = (MatRef::new(&x, 2, 2)?, [NAN, NAN, f64::INFINITY, 1.0]);
+    let (flat, dy_rows) = (x.submatrix(0..1, 0..2)?, MatRef::new(&dy_rows, 2, 2)?);
+    let ones = MatRef::new(&[1.0; 4], 2, 2)?;
+    let (mut da, mut db) = ([9.0; 4], [9.0; 4]);
+    let options = Variance::default();
+    for p in [0.5, 1.0, 2.0, 3.0, f64::INFINITY] {
+        let result = lp_norm_rows_backward(p, x, &dy, MatMut::new(&mut dx, 2, 2)?);
+        reports_second_row(result, &dx, Index::At(1));
+    }
+    std_rows_backward(options, flat, &dy[..1], MatMut::new(&mut dx[..2], 1, 2)?)?;
+    let result = std_rows_backward(options, x, &dy, MatMut::new(&mut dx, 2, 2)?);
+    reports_second_row(result, &dx, Index::At(1));
+    let (da_view, db_view) = (MatMut::new(&mut da, 2, 2)?, MatMut::new(&mut db, 2, 2)?);
+    let result = cosine_similarity_backward(x, ones, &dy, da_view, db_view);
+    reports_second_row(result, &da, Index::At(1));
+    let result = normalize_backward(0.0, x, dy_rows, MatMut::new(&mut dx, 2, 2)?);
+    reports_second_row(result, &dx, Index::Cell(1, 0));
+    let options = RmsNorm { eps: 0.0 };
+    let result = rms_norm_backward(options, x, None, dy_rows, MatMut::new(&mut dx, 2, 2)?, None);
+    reports_second_row(result, &dx, Index::Cell(1, 0));
+    let options = LayerNorm { eps: 0.0 };
+    let gradients = LayerNormGradients { dx: MatMut::new(&mut dx, 2, 2)?, dw: None, db: None };
+    let result = layer_norm_backward(options, x, None, dy_rows, gradients);
+    reports_second_row(result, &dx, Index::Cell(1, 0));
+    // The gradients by weights and biases are sums of upstream gradients, and read them.
+    let gradients = LayerNormGradients { dx: MatMut::new(&mut dx, 2, 2)?, dw: None, db: Some(&mut db[..2]) };
+    let result = layer_norm_backward(options, x, None, dy_rows, gradients);
+    let Err(Error::NonFinite(report)) = result else { panic!("not reported: {result:?}") };
+    assert_eq!((report.index, report.counts.nan), (Index::Cell(0, 0), 2));
+    Ok(())
+}
+
+fn reports_second_row(result: nanproof::Result<()>, dx: &[f64; 4], index: Index) {
+    let Err(Error::NonFinite(report)) = result else { panic!("not reported: {result:?}") };
+    assert_eq!((report.index, report.class, report.counts.total()), (index, Class::PosInf, 1));
+    assert_eq!(dx[..2], [0.0; 2]);
 }

@@ -104,7 +104,7 @@ pub struct LayerNormGradients<'a, T> {
 /// Nothing but `x` is needed of the forward pass: mean and rate are computed again from the row, which is at hand, with
 /// more digits than could have been stored. The error is at most `8 u rate (|g| + |mean(g)| + |z mean(g z)|)`,
 /// `3 u sum(|dy z|)` and `u |db|` with `u = 2^-24` or `2^-53`. The sums of rows are added in an order that depends on
-/// their number alone. A row of equal elements with `eps = 0` has gradient 0.
+/// their number alone. A row of equal elements with `eps = 0` has gradient 0, for which its `dy` is not read.
 ///
 /// # Errors
 /// As [`layer_norm`]; [`Error::Shape`] also if a gradient does not fit.
@@ -160,7 +160,7 @@ pub fn rms_norm<T: Float>(options: RmsNorm<T>, x: MatRef<'_, T>, weight: Option<
 /// `dx = rate (g - z mean(g z))` in each row, and `dw = sum(dy z)` over the rows, if it is wanted.
 ///
 /// What is needed again and the errors are as those of [`layer_norm_backward`]. A row of zeros with `eps = 0` has gradient
-/// 0.
+/// 0, for which its `dy` is not read.
 ///
 /// # Errors
 /// As [`layer_norm_backward`].
@@ -211,7 +211,7 @@ pub fn normalize<T: Float>(eps: T, x: MatRef<'_, T>, y: MatMut<'_, T>) -> Result
 }
 
 /// The gradient of [`normalize`]: `dx = (dy - y sum(y dy)) / |x|` in rows whose norm is above `eps`, `dy / eps` in others,
-/// and 0 in rows of zeros without `eps`.
+/// and 0 in rows of zeros without `eps`, where `dy` is not read.
 ///
 /// The error is at most `8 u (|dy| + |y sum(y dy)|) / |x|` with `u = 2^-24` or `2^-53`. Nothing over- or underflows on the
 /// way.
@@ -264,7 +264,7 @@ pub fn cosine_similarity<T: Float>(a: MatRef<'_, T>, b: MatRef<'_, T>, y: &mut [
 }
 
 /// The gradients of [`cosine_similarity`]: `da = dy (b / |b| - y a / |a|) / |a|`, and `db` likewise; both 0 if a row is all
-/// zeros.
+/// zeros, where `dy` is not read.
 ///
 /// The error is at most `8 u |dy| (|b| / |b|_2 + |y a| / |a|_2) / |a|_2` in each element, with `u = 2^-24` or `2^-53`.
 ///
@@ -312,9 +312,9 @@ pub fn cosine_similarity_backward<T: Float>(
     if gradient(a, b, da.reborrow())? & gradient(b, a, db.reborrow())? {
         return Ok(());
     }
-    let inputs = [Operand::matrix("a", a), Operand::matrix("b", b), Operand::slice("dy", dy)];
-    let outputs = [Operand::matrix("da", da.as_ref()), Operand::matrix("db", db.as_ref())];
-    diagnose(NAME, inputs, outputs, overflow_or_invalid)
+    let (da, db) = (da.as_ref(), db.as_ref());
+    let inputs = [Operand::matrix("a", a), Operand::matrix("b", b), Operand::slice("dy", dy).overlook_unread_rows(da)];
+    diagnose(NAME, inputs, [Operand::matrix("da", da), Operand::matrix("db", db)], overflow_or_invalid)
 }
 
 fn check_eps<T: Float>(operation: &'static str, eps: T) -> Result<()> {
@@ -399,10 +399,11 @@ fn backward<T: Float>(
     if sums(0)? || sums(headroom.cast_signed())? {
         return Ok(());
     }
-    let inputs =
-        [Operand::matrix("x", x), Operand::slice("weight", weight.unwrap_or_default()), Operand::matrix("dy", dy)];
+    let (dx, dy) = (dx.as_ref(), Operand::matrix("dy", dy));
+    let dy = if dw.is_none() && db.is_none() { dy.overlook_unread_rows(dx) } else { dy };
+    let inputs = [Operand::matrix("x", x), Operand::slice("weight", weight.unwrap_or_default()), dy];
     let (dw, db) = (dw.as_deref().unwrap_or_default(), db.as_deref().unwrap_or_default());
-    let outputs = [Operand::matrix("dx", dx.as_ref()), Operand::slice("dw", dw), Operand::slice("db", db)];
+    let outputs = [Operand::matrix("dx", dx), Operand::slice("dw", dw), Operand::slice("db", db)];
     diagnose(operation, inputs, outputs, overflow_or_invalid)
 }
 

@@ -148,7 +148,7 @@ pub fn std_rows<T: Float>(options: Variance, x: MatRef<'_, T>, y: &mut [T]) -> R
 }
 
 /// The gradient of [`std_rows`]: `dx = dy (x - mean) / ((n - ddof) std)` in each row, and 0 in a row of equal elements
-/// (the subgradient of least norm).
+/// (the subgradient of least norm), for which `dy` is not read.
 ///
 /// The error is that of [`variance_rows_backward`].
 ///
@@ -203,6 +203,7 @@ fn backward<T: Float>(
     if map_rows(map, x, dy, dx.reborrow())? {
         return Ok(());
     }
-    let inputs = [Operand::matrix("x", x), Operand::slice("dy", dy)];
-    diagnose(operation, inputs, [Operand::matrix("dx", dx.as_ref())], overflow_or_invalid)
+    let dx = dx.as_ref();
+    let inputs = [Operand::matrix("x", x), Operand::slice("dy", dy).overlook_unread_rows(dx)];
+    diagnose(operation, inputs, [Operand::matrix("dx", dx)], overflow_or_invalid)
 }
