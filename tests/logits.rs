@@ -169,6 +169,18 @@ fn faults_in_place<T: Float>() {
     let found = report(cross_entropy_in_place(CrossEntropy::default(), mat_mut(&mut x, 1, 2), &[1]));
     assert_eq!(found.origin, Origin::DivisionByZero);
     assert_same("as it was", &x, &[T::zero(), T::neg_infinity()]);
+    // An option makes it so.
+    let (plain, x) = (CrossEntropy { reduction: Reduction::Sum, ..CrossEntropy::default() }, [T::zero(), num(8.0)]);
+    for (options, x, origin) in [
+        (CrossEntropy { smoothing: num(0.1), ..plain }, [T::zero(), T::neg_infinity()], Origin::DivisionByZero),
+        (CrossEntropy { weights: Some(&[T::max_value(); 2]), ..plain }, x, Origin::Overflow),
+        (CrossEntropy { z_loss: T::max_value(), ..plain }, x, Origin::Overflow),
+    ] {
+        let mut in_place = x;
+        let found = report(cross_entropy_in_place(options, mat_mut(&mut in_place, 1, 2), &[0]));
+        assert_eq!(found.origin, origin, "{options:?}");
+        assert_same("as it was", &in_place, &x);
+    }
 }
 
 #[test]

@@ -115,6 +115,19 @@ fn reports_name_the_row_of_the_whole_matrix() {
 }
 
 #[test]
+fn empty_rows_are_counted() {
+    let (rows, cols) = (500, 300); // several bands
+    let mut x = store::<bf16>(&data(1, Kind::Within(2.0), rows * cols));
+    for row in [3, 444, 445] {
+        x[row * cols..][..cols].fill(bf16::NEG_INFINITY);
+    }
+    let mut y = vec![bf16::ZERO; x.len()];
+    let (x, options) = (mat(&x, rows, cols), Softmax::default());
+    assert_eq!(softmax_mixed(options, x, mat_mut(&mut y, rows, cols)), Ok(3));
+    assert_eq!(log_softmax_mixed(options, x, mat_mut(&mut y, rows, cols)), Ok(3));
+}
+
+#[test]
 fn what_the_storage_cannot_hold_is_reported() {
     let (x, weight) = ([1.0, -1.0].map(f16::from_f32), [1.0, 1e5]);
     let mut y = [f16::ZERO; 2];

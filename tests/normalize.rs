@@ -597,6 +597,11 @@ fn given_norms<T: Float>() {
     );
     assert_eq!(clip_rows_with_norms(mat_mut(&mut parts, 3, 20), &norms, T::zero()), Ok(3));
     assert_same("no room at all", &parts, &[T::zero(); 60]);
+    // Rows whose elements are apart.
+    let columns = (0..60).map(|i| x[i % 3 * 20 + i / 3]).collect::<Vec<_>>();
+    let mut apart = columns.clone();
+    assert_eq!(clip_rows_by_norm(mat_mut(&mut apart, 20, 3).t(), T::one(), &mut norms), Ok(3));
+    assert_same("apart", &apart, &(0..60).map(|i| whole[i % 3 * 20 + i / 3]).collect::<Vec<_>>());
     let mut kept = x.clone();
     norms[1] = -norms[1];
     let refused = clip_rows_with_norms(mat_mut(&mut kept, 3, 20), &norms, T::zero());

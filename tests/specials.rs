@@ -6,14 +6,14 @@ mod common;
 use common::{Case, Kind, assert_same, data, every_op, mat, mat_mut, num, nums, report};
 use nanproof::reference::{self, Wide, ulp_error};
 use nanproof::{
-    Adam, Class, Clip, Clipping, CrossEntropy, DynamicLossScale, Error, Float, Index, LossStep, MatMut, MatRef, Matmul,
-    NormPartial, OnFault, Origin, Reduction, Safe, Sgd, atan2, atan2_backward, check_finite, clip_by_global_norm,
-    clip_by_global_norm_with, clip_by_norm, clip_by_rms, clip_by_value, clip_by_value_backward, clip_rows_by_norm,
-    clip_unitwise, cross_entropy, cross_entropy_backward, cross_entropy_with_gradient, dot, dot_backward, l2_norm,
-    l2_norm_backward, log_softmax, log_softmax_backward, logsumexp, logsumexp_backward, matmul, matmul_backward,
-    matmul_with, relu, relu_backward, safe_div, safe_div_backward, safe_div_with, safe_ln, safe_mul, safe_mul_backward,
-    safe_pow, safe_pow_backward, safe_recip, safe_rsqrt_backward, safe_sqrt_backward, softmax, softmax_backward, sum,
-    sum_backward, tanh, tanh_backward, unscale, xlog1py_backward, xlogy,
+    Adam, AdamW, Class, Clip, Clipping, CrossEntropy, DynamicLossScale, Error, Float, Index, LossStep, MatMut, MatRef,
+    Matmul, NormPartial, OnFault, Origin, Reduction, Safe, Sgd, atan2, atan2_backward, check_finite,
+    clip_by_global_norm, clip_by_global_norm_with, clip_by_norm, clip_by_rms, clip_by_value, clip_by_value_backward,
+    clip_rows_by_norm, clip_unitwise, cross_entropy, cross_entropy_backward, cross_entropy_with_gradient, dot,
+    dot_backward, l2_norm, l2_norm_backward, log_softmax, log_softmax_backward, logsumexp, logsumexp_backward, matmul,
+    matmul_backward, matmul_with, relu, relu_backward, safe_div, safe_div_backward, safe_div_with, safe_ln, safe_mul,
+    safe_mul_backward, safe_pow, safe_pow_backward, safe_recip, safe_rsqrt_backward, safe_sqrt_backward, softmax,
+    softmax_backward, sum, sum_backward, tanh, tanh_backward, unscale, xlog1py_backward, xlogy,
 };
 
 /// Every operand of every operation: the place in [`Case`] (0 for `x`), its name in reports, whether it is a matrix,
@@ -263,6 +263,20 @@ fn counts<T: Float>() {
     // The first operand that is at fault is named, and results only if no operand is.
     let found = report(dot(&nums::<T>(&[1.0, f64::NAN]), &nums::<T>(&[f64::NAN, 1.0])));
     assert_eq!((found.operand, found.index), ("a", Index::At(1)));
+    // A partial norm knows how many there were, and of which class.
+    for (class, bad) in [(Class::Nan, T::nan()), (Class::PosInf, T::infinity()), (Class::NegInf, T::neg_infinity())] {
+        let partial = NormPartial::of(&[T::one(), bad, bad]).expect("it is available");
+        let found = report(partial.norm());
+        assert_eq!((found.class, found.origin, found.counts.total()), (class, Origin::PassedIn, 2));
+    }
+    // The old C is gone through in parts, and named by its first row.
+    let mut c = vec![T::one(); 2 * 600];
+    (c[550], c[600 + 3]) = (T::infinity(), T::nan());
+    let options = Matmul { beta: num(2.0), ..Matmul::default() };
+    let found =
+        report(matmul_with(options, mat(&[T::one(); 2], 2, 1), mat(&[T::one(); 600], 1, 600), mat_mut(&mut c, 2, 600)));
+    assert_eq!((found.operand, found.index, found.origin), ("c", Index::Cell(0, 550), Origin::PassedIn));
+    assert_eq!((found.counts.nan, found.counts.pos_inf, found.counts.len), (1, 1, 1200));
 }
 
 #[test]
@@ -287,7 +301,15 @@ fn born_here<T: Float>() {
         (found.operand, found.index, found.class, found.origin),
         ("q", Index::At(1), Class::NegInf, Origin::Overflow)
     );
+    // A default that is not taken has no part in it.
+    let unused = Safe { default: T::nan(), eps: T::zero() };
+    let found = report(safe_div_with(unused, &[max], &[num(0.5)], &mut y[..1]));
+    assert_eq!((found.operand, found.class, found.origin), ("q", Class::PosInf, Origin::Overflow));
     let (mut dy, mut dx) = ([T::zero(); 2], [T::zero(); 2]);
+    // Without an upstream gradient a NaN counts, and nothing else.
+    let found =
+        report(safe_div_backward(&[T::infinity(), T::nan()], &[T::one()], &[T::zero(); 2], &mut dy, &mut dx[..1]));
+    assert_eq!((found.operand, found.index, found.class), ("a", Index::At(1), Class::Nan));
     let found =
         report(atan2_backward(&[T::one(), T::from_bits(1)], &[T::one(), T::zero()], &[T::one(); 2], &mut dy, &mut dx));
     assert_eq!(
@@ -777,6 +799,66 @@ fn quotients<T: Float>() {
 #[test]
 fn quotients_that_overflow() {
     everywhere!(quotients);
+}
+
+/// A step of an optimiser by the gradient: `w`, `g`, and two operands that are kept.
+type Step<'a, T> = dyn Fn(&mut [T], &[T], &mut [T], &mut [T]) -> nanproof::Result<()> + 'a;
+
+/// Steps that overflow by their operands or, beside small ones, by their settings: nothing is written.
+fn overflowing_steps<T: Float>() {
+    // A power of two so many sixteenths of the way to the end of the range. Operands up to five are small.
+    let big = |sixteenths: i32| num::<T>(2.0).powi(T::BIAS * sixteenths / 16);
+    let (zero, one) = (T::zero(), T::one());
+    let check = |name: &str, [w, m, v, g]: [T; 4], step: &Step<T>| {
+        let (mut w, mut m, mut v) = ([one, w, one], [zero, m, zero], [zero, v, zero]);
+        let old = [w, m, v].concat();
+        let found = report(step(&mut w, &[zero, g, zero], &mut m, &mut v));
+        assert_eq!((found.index, found.origin), (Index::At(1), Origin::Overflow), "{name}");
+        assert_same(name, &[w, m, v].concat(), &old);
+    };
+    for (name, operands, learning_rate, weight_decay) in [
+        ("weight, of the gradient", [one, zero, one, big(5)], big(12), zero),
+        ("weight, of the velocity", [one, zero, big(5), zero], big(12), zero),
+        ("velocity, of the weight", [big(5), zero, one, zero], one, big(12)),
+        ("weight, of the decay", [big(5), zero, one, zero], big(6), big(6)),
+    ] {
+        let sgd = Sgd { learning_rate, momentum: num(0.9), weight_decay };
+        check(name, operands, &|w, g, _, v| sgd.step(w, g, v));
+    }
+    let adam = Adam::<T>::default();
+    let adamw = AdamW::<T> { weight_decay: zero, ..AdamW::default() };
+    for (name, operands, settings) in [
+        ("mean square, of the gradient", [one, zero, zero, big(9)], adam),
+        ("mean square, of the decay", [big(5), zero, zero, zero], Adam { weight_decay: big(4), ..adam }),
+        (
+            "weight, of the mean",
+            [one, one, zero, zero],
+            Adam { eps: T::min_positive_value(), learning_rate: one, ..adam },
+        ),
+    ] {
+        check(name, operands, &|w, g, m, v| settings.step(1, w, g, m, v));
+    }
+    for (name, operands, settings) in [
+        (
+            "weight, of the decay",
+            [big(5), zero, zero, zero],
+            AdamW { learning_rate: big(11), weight_decay: big(1), eps: big(8), ..adamw },
+        ),
+        ("weight, at the rate", [one, big(5), zero, zero], AdamW { learning_rate: big(12), eps: one, ..adamw }),
+        (
+            "weight, of a large one",
+            [big(15), zero, zero, zero],
+            AdamW { learning_rate: one, weight_decay: big(2), ..adamw },
+        ),
+        ("weight, of a large mean", [one, big(15), zero, zero], AdamW { learning_rate: big(1), eps: big(-1), ..adamw }),
+    ] {
+        check(name, operands, &|w, g, m, v| settings.step(1, w, g, m, v));
+    }
+}
+
+#[test]
+fn steps_that_overflow() {
+    everywhere!(overflowing_steps);
 }
 
 /// No tensors, empty ones, no rows, no columns.
