@@ -518,6 +518,18 @@ fn a_row_in_pieces_has_the_bits_of_the_whole() {
     everywhere!(pieces);
 }
 
+/// What is kept of a row, and sent, grows with the digits of its length.
+#[cfg(feature = "serde")]
+#[test]
+fn a_long_row_is_kept_in_few_numbers() {
+    let text = |blocks| {
+        let mut sum = LogSumExp::new();
+        sum.push(&vec![0.5_f32; blocks * LogSumExp::<f32>::BLOCK]).unwrap();
+        serde_json::to_string(&sum).expect("a state is text")
+    };
+    assert!(text(64).len() < 2 * text(1).len(), "{}", text(64));
+}
+
 fn weighted_sums<T: Float>() {
     let [mut value, mut gradient] = ["logsumexp_weighted, of its bound", "its gradient"].map(Worst::of::<T>);
     let u = wide(T::epsilon()) / 2.0;

@@ -597,6 +597,7 @@ fn given_norms<T: Float>() {
     );
     assert_eq!(clip_rows_with_norms(mat_mut(&mut parts, 3, 20), &norms, T::zero()), Ok(3));
     assert_same("no room at all", &parts, &[T::zero(); 60]);
+    assert_eq!(clip_rows_with_norms(mat_mut(&mut parts, 3, 20), &[T::zero(); 3], T::zero()), Ok(0));
     // Rows whose elements are apart.
     let columns = (0..60).map(|i| x[i % 3 * 20 + i / 3]).collect::<Vec<_>>();
     let mut apart = columns.clone();

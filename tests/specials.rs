@@ -310,6 +310,15 @@ fn born_here<T: Float>() {
     let found =
         report(safe_div_backward(&[T::infinity(), T::nan()], &[T::one()], &[T::zero(); 2], &mut dy, &mut dx[..1]));
     assert_eq!((found.operand, found.index, found.class), ("a", Index::At(1), Class::Nan));
+    // The sums of other columns are what they are beside one that overflows.
+    let small = num::<T>(2.0).powi(-T::BIAS * 3 / 4);
+    let found =
+        report(safe_div_backward(&[T::one(); 4], &[T::one(), small], &[T::one(); 4], &mut [T::zero(); 4], &mut dx));
+    assert_eq!(
+        (found.operand, found.index, found.class, found.origin),
+        ("db", Index::At(1), Class::NegInf, Origin::Overflow)
+    );
+    assert_same("db", &dx, &nums::<T>(&[-2.0, f64::NEG_INFINITY]));
     let found =
         report(atan2_backward(&[T::one(), T::from_bits(1)], &[T::one(), T::zero()], &[T::one(); 2], &mut dy, &mut dx));
     assert_eq!(
@@ -335,11 +344,13 @@ fn born_here<T: Float>() {
         ("c", Index::Cell(1, 0), Class::PosInf, Origin::Overflow)
     );
     assert_eq!((found.counts.total(), found.counts.len), (2, 4));
-    let found = report(log_softmax(mat(&[max, -max], 1, 2), mat_mut(&mut y, 1, 2)));
-    assert_eq!(
-        (found.operand, found.index, found.class, found.origin),
-        ("y", Index::Cell(0, 1), Class::NegInf, Origin::Overflow)
-    );
+    for most in [max, max * T::epsilon()] {
+        let found = report(log_softmax(mat(&[most, -max], 1, 2), mat_mut(&mut y, 1, 2)));
+        assert_eq!(
+            (found.operand, found.index, found.class, found.origin),
+            ("y", Index::Cell(0, 1), Class::NegInf, Origin::Overflow)
+        );
+    }
     let found = report(cross_entropy(CrossEntropy::default(), mat(&[max, -max], 1, 2), &[1]));
     assert_eq!((found.operand, found.class, found.origin), ("losses", Class::PosInf, Origin::Overflow));
     let found = report(sum_backward(T::nan(), &mut y));
