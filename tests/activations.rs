@@ -85,6 +85,35 @@ fn smooth_activations() {
     accuracy::<f64>();
 }
 
+/// With factors and upstream gradients at the ends of the range, where only the product of all is in it.
+fn elus<T: Float>() {
+    let (x, ends) = (inputs::<T>(), [T::max_value(), T::min_positive_value()]);
+    let [mut worst, mut worst_gradient] = ["elu", "elu_backward"].map(Worst::of::<T>);
+    for alpha in [T::one(), num(0.95), num(12.75), ends[0], ends[1]] {
+        let want = x.iter().map(|&x| reference::elu(alpha, x)).collect::<Vec<_>>();
+        let slope = |x: T| if x > T::zero() { Wide::new(T::one()) } else { Wide::new(alpha) * Wide::new(x).exp() };
+        let slopes = x.iter().map(|&x| slope(x)).collect::<Vec<_>>();
+        on_every_isa(|isa| {
+            let mut y = vec![T::nan(); x.len()];
+            let _ = elu(alpha, &x, &mut y);
+            worst.compare(&y, &want, &format!("{isa}, alpha {alpha:e}"));
+            for dy in [T::one(), num(-0.3), ends[0], ends[1]] {
+                let _ = elu_backward(alpha, &x, &vec![dy; x.len()], &mut y);
+                let want = slopes.iter().map(|&slope| Wide::new(dy) * slope).collect::<Vec<_>>();
+                worst_gradient.compare(&y, &want, &format!("{isa}, alpha {alpha:e}, dy {dy:e}"));
+            }
+        });
+    }
+    worst.assert_at_most(1.2);
+    worst_gradient.assert_at_most(2.5);
+}
+
+#[test]
+fn exponential_linear_units() {
+    elus::<f32>();
+    elus::<f64>();
+}
+
 fn piecewise<T: Float>() {
     let x = nums::<T>(&[-INF, -1e30, -4.0, -3.0, -1.5, -1.0, -0.25, -0.0, 0.0, 0.25, 1.0, 1.5, 3.0, 4.0]);
     let dy = vec![num::<T>(2.0); x.len()];
