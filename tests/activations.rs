@@ -41,7 +41,7 @@ fn smooth<T: Float>() -> Vec<Smooth<T>> {
     ]
 }
 
-/// Plain numbers, large ones of either sign, where tails underflow, and tiny ones.
+/// Plain numbers, large ones of either sign, where tails underflow, tiny ones, and where `1 + x` is nearly 1.
 fn inputs<T: Float>() -> Vec<T> {
     let mut x = data::<T>(1, Kind::Within(1.0), 300);
     x.extend(data::<T>(2, Kind::Within(12.0), 300));
@@ -49,6 +49,7 @@ fn inputs<T: Float>() -> Vec<T> {
     x.extend(data::<T>(4, Kind::Within(800.0), 200));
     x.extend(data::<T>(5, Kind::Tiny, 40));
     x.extend(data::<T>(6, Kind::Huge, 40));
+    x.extend(data::<T>(7, Kind::Within(8.0 * wide(T::epsilon())), 60));
     x
 }
 
