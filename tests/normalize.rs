@@ -449,8 +449,8 @@ fn special_rows<T: Float>() {
         assert_same("std_rows_backward of equal elements", &y, &zeros);
     }
     let mut dx = [T::nan(); 4];
-    lp_norm_backward(T::infinity(), &nums::<T>(&[3.0, -3.0, 1.0, 0.0]), num(2.0), &mut dx).expect("finite");
-    assert_same("shared by ties", &dx, &nums::<T>(&[1.0, -1.0, 0.0, 0.0]));
+    lp_norm_backward(T::infinity(), &nums::<T>(&[3.0, -3.0, 1.0, 3.0]), num(3.0), &mut dx).expect("finite");
+    assert_same("shared by ties", &dx, &nums::<T>(&[1.0, -1.0, 0.0, 1.0]));
     mean_rows_backward(&[T::one()], mat_mut(&mut dx, 1, 4)).expect("finite");
     assert_same("mean_rows_backward", &dx, &[num(0.25); 4]);
 }

@@ -558,6 +558,11 @@ fn gradient_rescues<T: Float>() {
     let clip = clip_by_norm(&mut x, num(2.0)).expect("1");
     assert_same("clip", &x, &[T::one(); 4]);
     assert!(clip.norm.is_infinite() && clip.clipped);
+    // The terms of a sum over the rows, which cancel.
+    let half = num::<T>(2.0).powi(T::BIAS);
+    let (a, mut da, mut db) = ([half * num(1.5), half * num(-1.25)], [T::nan(); 2], [T::nan()]);
+    safe_div_backward(&a, &[num(0.5)], &[T::one(); 2], &mut da, &mut db).expect("representable");
+    assert_same("division", &[da[0], da[1], db[0]], &[num(2.0), num(2.0), -half]);
     // The mean of losses whose sum overflows.
     let big = max / num(2.0);
     let logits = [T::zero(), big].repeat(5);
