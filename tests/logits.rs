@@ -510,6 +510,7 @@ fn pieces<T: Float>() {
     assert_eq!(report(sum.push(&bad)).index, Index::At(BLOCK + 1));
     bad[7] = T::infinity();
     assert_eq!(report(sum.push(&bad)).index, Index::At(7));
+    assert_eq!(report(sum.push(&bad[..9])).class, Class::PosInf);
     assert_eq!(sum, LogSumExp::new());
 }
 
