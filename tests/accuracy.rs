@@ -6,12 +6,13 @@ mod common;
 use common::{Kind, Rng, Worst, assert_same, data, draw, mat, mat_mut, num, nums, on_every_isa};
 use nanproof::reference::{self, Wide};
 use nanproof::{
-    Adam, CrossEntropy, Float, Matmul, NormPartial, Reduction, Safe, atan2, atan2_backward, clip_by_global_norm,
-    clip_by_norm, clip_by_rms, clip_rows_by_norm, clip_unitwise, cross_entropy, cross_entropy_backward, dot,
-    dot_backward, l2_norm, l2_norm_backward, log_softmax, log_softmax_backward, logsumexp, logsumexp_backward, matmul,
-    matmul_with, safe_div, safe_div_backward, safe_ln, safe_ln_backward, safe_mul, safe_mul_backward, safe_pow,
-    safe_pow_backward, safe_recip, safe_recip_backward, safe_rsqrt, safe_rsqrt_backward, safe_sqrt, safe_sqrt_backward,
-    softmax, softmax_backward, sum, tanh, tanh_backward, unscale, xlog1py, xlog1py_backward, xlogy, xlogy_backward,
+    Adam, AdamW, CrossEntropy, Float, Matmul, NormPartial, Reduction, Safe, Sgd, atan2, atan2_backward,
+    clip_by_global_norm, clip_by_norm, clip_by_rms, clip_rows_by_norm, clip_unitwise, cross_entropy,
+    cross_entropy_backward, dot, dot_backward, l2_norm, l2_norm_backward, log_softmax, log_softmax_backward, logsumexp,
+    logsumexp_backward, matmul, matmul_with, safe_div, safe_div_backward, safe_ln, safe_ln_backward, safe_mul,
+    safe_mul_backward, safe_pow, safe_pow_backward, safe_recip, safe_recip_backward, safe_rsqrt, safe_rsqrt_backward,
+    safe_sqrt, safe_sqrt_backward, softmax, softmax_backward, sum, tanh, tanh_backward, unscale, xlog1py,
+    xlog1py_backward, xlogy, xlogy_backward,
 };
 
 /// Half a unit in the last place of 1.
@@ -388,6 +389,69 @@ fn derived<T: Float>() {
     unit.assert_at_most(6.0);
     quotient.assert_at_most(1.5);
     weights.assert_at_most(2.0);
+}
+
+/// `[m, v, w]` after a step of Adam, with the weight decay taken from gradients or from weights.
+fn adam_step<T: Float>(settings: AdamW<T>, of_gradients: bool, t: u32, [w, g, m, v]: [T; 4]) -> [Wide; 3] {
+    let [rate, beta1, beta2, eps, decay] =
+        [settings.learning_rate, settings.beta1, settings.beta2, settings.eps, settings.weight_decay].map(Wide::new);
+    let one = Wide::new(T::one());
+    let power = |x: Wide| (0..t).fold(one, |power, _| power * x);
+    let [w, g, m, v] = [w, g, m, v].map(Wide::new);
+    let g = if of_gradients { g + decay * w } else { g };
+    let (m, v) = (beta1 * m + (one - beta1) * g, beta2 * v + (one - beta2) * g * g);
+    let direction = m / (one - power(beta1)) / ((v / (one - power(beta2))).sqrt() + eps);
+    let pull = if of_gradients { Wide::new(T::zero()) } else { decay * w };
+    [m, v, w - rate * (pull + direction)]
+}
+
+/// Steps of the optimisers after the first, the means within their rounding.
+fn later_steps<T: Float>() {
+    let [mut means, mut weights] = ["means, of their rounding", "weights"].map(Worst::of::<T>);
+    let len = 100;
+    let [w, g, m, v] = [1, 2, 3, 4].map(|seed| data::<T>(seed, Kind::Within(1.0), len));
+    let w = w.into_iter().map(|w| w + num(2.0)).collect::<Vec<_>>(); // far from where a step would cancel it
+    let v = v.into_iter().map(|v| v.abs() + num(0.01)).collect::<Vec<_>>();
+    let rounding =
+        |x: &[T]| x.iter().fold(Wide::new(T::zero()), |sum, &x| sum + Wide::new(x).abs()) * unit_roundoff::<T>();
+    let adamw = AdamW { weight_decay: num::<T>(0.1), ..AdamW::default() };
+    let AdamW { learning_rate, beta1, beta2, eps, weight_decay } = adamw;
+    let adam = Adam { learning_rate, beta1, beta2, eps, weight_decay };
+    for t in [1, 2, 3, 6, 100, 10_001] {
+        for of_gradients in [false, true] {
+            let [mut new_w, mut new_m, mut new_v] = [&w, &m, &v].map(Vec::clone);
+            let result = if of_gradients {
+                adam.step(t, &mut new_w, &g, &mut new_m, &mut new_v)
+            } else {
+                adamw.step(t, &mut new_w, &g, &mut new_m, &mut new_v)
+            };
+            result.expect("finite");
+            for i in 0..len {
+                let context = || format!("step {t}, of gradients {of_gradients}, element {i}");
+                let want = adam_step(adamw, of_gradients, t, [w[i], g[i], m[i], v[i]]);
+                means.meet(share(new_m[i], want[0], rounding(&[m[i], g[i], w[i]])), context);
+                means.meet(share(new_v[i], want[1], rounding(&[v[i], g[i], w[i]])), context);
+                weights.compare(&new_w[i..=i], &want[2..], &context());
+            }
+        }
+    }
+    let sgd = Sgd { learning_rate: num::<T>(0.01), momentum: num(0.9), weight_decay };
+    let [mut new_w, mut new_v] = [&w, &m].map(Vec::clone);
+    sgd.step(&mut new_w, &g, &mut new_v).expect("finite");
+    let [rate, momentum, decay] = [sgd.learning_rate, sgd.momentum, sgd.weight_decay].map(Wide::new);
+    for i in 0..len {
+        let velocity = momentum * Wide::new(m[i]) + Wide::new(g[i]) + decay * Wide::new(w[i]);
+        means.meet(share(new_v[i], velocity, rounding(&[m[i], g[i], w[i]])), || format!("sgd, element {i}"));
+        weights.compare(&new_w[i..=i], &[Wide::new(w[i]) - rate * velocity], &format!("sgd, element {i}"));
+    }
+    means.assert_at_most(1.0);
+    weights.assert_at_most(2.0);
+}
+
+#[test]
+fn later_steps_of_the_optimizers() {
+    later_steps::<f32>();
+    later_steps::<f64>();
 }
 
 #[test]
