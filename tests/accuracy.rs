@@ -741,10 +741,32 @@ fn powers<T: Float>() {
         .for_each(|(worst, bound)| worst.assert_at_most(bound));
 }
 
+/// A whole power of a negative number is that of its magnitude, but for the sign.
+fn powers_of_negative_numbers<T: Float>() {
+    let x = positive::<T>(1600);
+    let n = x.len();
+    let (y, g) = (data::<T>(1, Kind::Whole, n), data::<T>(2, Kind::Within(1.0), n));
+    let results = |x: &[T]| {
+        let mut out = [(); 3].map(|()| vec![T::nan(); n]);
+        let [z, dx, dy] = &mut out;
+        let _ = safe_pow(Safe::default(), x, &y, z);
+        let _ = safe_pow_backward(Safe::default(), x, &y, &g, dx, dy);
+        out
+    };
+    let (of_magnitudes, got) = (results(&x), results(&x.iter().map(|&x| -x).collect::<Vec<_>>()));
+    for i in 0..n {
+        let [z, dx, _] = of_magnitudes.each_ref().map(|out| out[i]);
+        let is_odd = (y[i] / num(2.0)).fract() != T::zero();
+        let want = if is_odd { [-z, dx, T::zero()] } else { [z, -dx, T::zero()] };
+        assert_eq!(got.each_ref().map(|out| out[i]), want, "x {:e}, y {:e}, g {:e}", -x[i], y[i], g[i]);
+    }
+}
+
 #[test]
 fn powers_and_logarithms() {
     powers::<f32>();
     powers::<f64>();
+    everywhere!(powers_of_negative_numbers);
 }
 
 /// The gradient of an operand that counts for every row.
