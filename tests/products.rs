@@ -354,6 +354,19 @@ fn any_number_of_threads() {
             assert_same(format_args!("linear, {m} x {k} x {n} on {threads} threads"), &got.1, &want.1);
         }
     }
+    // A stack of five.
+    let (a, b) = (data::<f32>(4, Kind::Within(1.0), 5 * 80 * 50), data::<f32>(5, Kind::Within(1.0), 5 * 50 * 60));
+    let run = || {
+        let mut c = vec![f32::NAN; 5 * 80 * 60];
+        let stack = BatchMut::new(&mut c, 5, 80, 60).expect("dense");
+        let (a, b) = (BatchRef::new(&a, 5, 80, 50).expect("dense"), BatchRef::new(&b, 5, 50, 60).expect("dense"));
+        matmul_batched(a, b, stack).expect("finite");
+        c
+    };
+    let want = pool(1).install(run);
+    for threads in [2, 3, 7] {
+        assert_same(format_args!("a stack on {threads} threads"), &pool(threads).install(run), &want);
+    }
 }
 
 #[cfg(feature = "half")]
