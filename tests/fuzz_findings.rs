@@ -517,3 +517,18 @@ fn reports_second_row(result: nanproof::Result<()>, dx: &[f64; 4], index: Index)
     assert_eq!((report.index, report.class, report.counts.total()), (index, Class::PosInf, 1));
     assert_eq!(dx[..2], [0.0; 2]);
 }
+
+/// In long runs the means are hardly corrected; what corrects them was wrong by hundreds of ULP.
+#[test]
+fn adamw_corrects_its_means_after_many_steps() -> nanproof::Result<()> {
+    for (beta2, t) in [(0.999_f32, 1000), (0.999, 100_000), (0.9999, 100_000), (0.99999, 10_000_000)] {
+        let adamw = AdamW { learning_rate: 1.0, beta1: 0.0, beta2, eps: 1e-30, weight_decay: 0.0 };
+        let (mut w, mut m, mut v) = ([0.0], [0.0], [0.0]);
+        adamw.step(t, &mut w, &[1.0], &mut m, &mut v)?;
+        let beta2 = f64::from(beta2);
+        let corrected = (1.0 - beta2) / -(beta2.ln() * f64::from(t)).exp_m1();
+        let ratio = f64::from(w[0]) * corrected.sqrt();
+        assert!((ratio + 1.0).abs() < 4.0 * f64::from(f32::EPSILON), "{beta2}^{t}: {ratio}");
+    }
+    Ok(())
+}

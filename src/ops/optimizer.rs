@@ -278,18 +278,19 @@ fn below_one<T: Float>() -> T {
 }
 
 /// `1 - x^n`, as `(1 - x) (1 + x + ... + x^(n-1))`: nothing cancels, and the bits are the same everywhere, which `powi`
-/// does not promise.
+/// does not promise. In `f64`, as the rounding errors of so many terms add up.
 fn one_minus_power<T: Float>(x: T, n: u32) -> T {
-    let (mut sum, mut power) = (T::zero(), T::one()); // of no terms, and x^0
+    let x = x.to_f64().unwrap_or(f64::NAN);
+    let (mut sum, mut power) = (0.0, 1.0); // of no terms, and x^0
     for bit in (0..u32::BITS - n.leading_zeros()).rev() {
-        sum = sum + sum * power;
-        power = power * power;
+        sum += sum * power;
+        power *= power;
         if n >> bit & 1 == 1 {
-            sum = sum * x + T::one();
-            power = power * x;
+            sum = sum * x + 1.0;
+            power *= x;
         }
     }
-    (T::one() - x) * sum
+    T::from((1.0 - x) * sum).unwrap_or_else(T::nan)
 }
 
 /// `beta mean + new`; with `beta = 0` the mean is not read.
