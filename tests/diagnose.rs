@@ -445,6 +445,13 @@ fn gradcheck_scales_its_steps() {
 }
 
 #[test]
+fn gradcheck_of_values_near_the_largest_number() {
+    let f = |x: &[f64]| 8e304 * (x[0] - 1e6);
+    assert_eq!(gradcheck(Gradcheck::default(), &[1e6], &[8e304], f).map(|agreement| agreement.smooth), Ok(1));
+    assert!(gradcheck(Gradcheck::default(), &[1e6], &[7.0], f).is_err());
+}
+
+#[test]
 fn gradcheck_has_a_policy_for_kinks_and_poles() {
     type Function = fn(f64) -> f64;
     let relu: Function = |x| x.max(0.0);

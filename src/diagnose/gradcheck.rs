@@ -228,17 +228,26 @@ struct Differences {
 }
 
 impl Differences {
-    /// `None` if the function has no value somewhere.
+    /// `None` if the function has no value somewhere, or no slope.
     fn new(step: f64, center: f64, along: &mut impl FnMut(f64) -> f64) -> Option<Self> {
-        let [far_left, left, right, far_right] = [-2.0, -1.0, 1.0, 2.0].map(|times| along(times * step));
-        let values = [far_left, left, center, right, far_right];
+        /// The sum of differences of such parts of finite values is finite.
+        const PART: f64 = 1.0 / 32.0;
+        let [far_left, left, right, far_right] = [-2.0, -1.0, 1.0, 2.0].map(|times| along(times * step) * PART);
+        let values = [far_left, left, center * PART, right, far_right];
         let largest = values.iter().fold(0.0, |largest: f64, value| largest.max(value.abs()));
-        values.iter().all(|value| value.is_finite()).then(|| Self {
+        let slope = |difference: f64| difference / step / PART;
+        let [slope, left, right] = [
+            slope((8.0 * (right - left) - (far_right - far_left)) / 12.0),
+            slope(values[2] - left),
+            slope(right - values[2]),
+        ];
+        let has_slopes = slope.is_finite() && left.is_finite() && right.is_finite();
+        (largest.is_finite() && has_slopes).then_some(Self {
             step,
-            slope: (8.0 * (right - left) - (far_right - far_left)) / (12.0 * step),
-            left: (center - left) / step,
-            right: (right - center) / step,
-            resolution: largest / (step * (1_u64 << 40) as f64),
+            slope,
+            left,
+            right,
+            resolution: largest / (step * (1_u64 << 40) as f64 * PART),
         })
     }
 
