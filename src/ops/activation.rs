@@ -377,7 +377,7 @@ pub fn tanh<T: Float>(x: &[T], y: &mut [T]) -> Result<()> {
 
 /// The gradient of [`tanh`]: `dx = dy / cosh(x)^2`.
 ///
-/// Infinities give 0; a NaN in `x` gives NaN.
+/// Infinities give 0, but NaN if `dy` is infinite too; a NaN in `x` gives NaN.
 ///
 /// # Errors
 /// [`Error::Shape`] if the lengths differ; [`Error::NonFinite`] if a result is not finite.
@@ -413,7 +413,7 @@ pub fn sigmoid<T: Float>(x: &[T], y: &mut [T]) -> Result<()> {
 
 /// The gradient of [`sigmoid`]: `dx = dy e^-|x| / (1 + e^-|x|)^2`.
 ///
-/// Infinities give 0; a NaN in `x` gives NaN.
+/// Infinities give 0, but NaN if `dy` is infinite too; a NaN in `x` gives NaN.
 ///
 /// # Errors
 /// [`Error::Shape`] if the lengths differ; [`Error::NonFinite`] if a result is not finite.
