@@ -214,7 +214,7 @@ compile!(
     Elementwise<'a, Self, XLog, 2, 1>,
     Elementwise<'a, Self, XLogBackward, 3, 2>,
     LogitRows<'a, Self, Singly<BlockSumRow>>,
-    LogitRows<'a, Self, Singly<CrossEntropyRow<'a, Self>>>,
+    LogitRows<'a, Self, CrossEntropyRow<'a, Self>>,
     LogitRows<'a, Self, Singly<EntropyRow>>,
     LogitRows<'a, Self, Singly<EntropyBackwardRow<'a, Self>>>,
     LogitRows<'a, Self, LogSoftmaxRow>,

@@ -95,6 +95,7 @@ extern crate alloc;
 mod diagnose;
 mod error;
 mod exact;
+mod exponentials;
 mod finite;
 mod float;
 mod gemm;

@@ -3,17 +3,17 @@
 use alloc::vec::Vec;
 
 use crate::error::Result;
+use crate::exponentials::{multiply, rows_at_once};
 use crate::finite::{Index, Operand, diagnose, overflow_or_invalid};
 use crate::float::Float;
 use crate::kernel::{Join, Kernel, Runs, launch, outline, outline_rare};
 use crate::lanes::Lanes;
 use crate::math;
-use crate::moments::Extended;
 use crate::reduce::{Accumulator, TwoTerm, sum_terms};
 use crate::rows::RowsSeen;
 use crate::scaled::{Scaled, power};
 use crate::simd::Simd;
-use crate::sweep::{GROUP, each_group, map_groups, sweep, sweep_groups};
+use crate::sweep::{each_group, sweep};
 use crate::view::{MatMut, MatRef};
 
 /// A matrix of logits, and what each is read as: `scale x + bias`, or `-inf` where it is masked.
@@ -94,7 +94,7 @@ impl<'a, T: Float> Logits<'a, T> {
         let Some(x) = self.x.filter(|x| x.cols() > 0) else { return Ok(()) };
         let mut copy = Vec::new();
         for i in 0..x.rows() {
-            let row = self.row(i, x, i, &mut copy);
+            let row = self.row(i, x, &mut copy);
             if row.iter().fold(false, |fault, &x| fault | x.is_nan() | (x == T::infinity())) {
                 return diagnose(operation, self.operands("x"), [self.as_read()], overflow_or_invalid);
             }
@@ -102,30 +102,46 @@ impl<'a, T: Float> Logits<'a, T> {
         Ok(())
     }
 
-    /// Row `i` as it is read; in place it is row `output_row` of the output. What does not lie there as it is to be read is
-    /// written to `copy`.
-    fn row<'s>(&self, i: usize, output: MatRef<'_, T>, output_row: usize, copy: &'s mut Vec<T>) -> &'s [T]
+    /// Row `i` as it is read: where it lies, or copied.
+    fn row<'s>(&self, i: usize, x: MatRef<'a, T>, copy: &'s mut Vec<T>) -> &'s [T]
     where
         'a: 's,
     {
-        if let (true, Some(row)) = (self.is_plain(), self.x.and_then(|x| x.row(i))) {
-            return row;
+        match x.row(i) {
+            Some(row) if self.is_plain() => row,
+            _ => {
+                copy.resize(x.cols(), T::zero());
+                self.copy_row(i, x, i, copy);
+                copy
+            }
         }
-        let original = |copy: &mut Vec<T>| match self.x {
-            Some(x) => x.copy_row(i, copy),
-            None => output.copy_row(output_row, copy),
+    }
+
+    /// Writes row `i` as it is read; in place it is row `output_row` of the output.
+    #[inline(always)]
+    fn copy_row(&self, i: usize, output: MatRef<'_, T>, output_row: usize, copy: &mut [T]) {
+        let original = |copy: &mut [T]| match self.x {
+            Some(x) => x.zip_row(i, copy, |copy, x| *copy = x),
+            None => output.zip_row(output_row, copy, |copy, x| *copy = x),
         };
         original(copy);
         self.read(i, copy);
-        let is_in_range = copy.iter().any(|x| x.is_finite()) && copy.iter().all(|&x| x != T::infinity());
-        if self.is_relative && !is_in_range {
+        if !self.is_relative {
+            return;
+        }
+        let (mut any_finite, mut any_infinite) = (false, false);
+        for x in &*copy {
+            any_finite |= x.is_finite();
+            any_infinite |= *x == T::infinity();
+        }
+        if !any_finite || any_infinite {
             original(copy);
             self.read_below_largest(i, copy);
         }
-        copy
     }
 
     /// Turns the numbers of a row into what they are read as.
+    #[inline(always)]
     pub(crate) fn read(&self, i: usize, row: &mut [T]) {
         if self.scale != T::one() {
             row.iter_mut().for_each(|x| *x = *x * self.scale);
@@ -179,12 +195,33 @@ impl<'a, T: Float> Logits<'a, T> {
     }
 
     /// Makes `-inf` of what is masked.
+    #[inline(always)]
     fn hide(&self, i: usize, row: &mut [T]) {
         if let Some(mask) = self.mask {
             mask.zip_row(i, row, |x, keep| *x = if keep { *x } else { T::neg_infinity() });
         }
         let kept = self.causal_len(i).min(row.len());
         row[kept..].fill(T::neg_infinity());
+    }
+}
+
+/// See [`Logits::copy_row`].
+struct CopyRow<'a, T> {
+    logits: &'a Logits<'a, T>,
+    i: usize,
+    output: MatRef<'a, T>,
+    output_row: usize,
+    row: &'a mut [T],
+}
+
+impl<T: Float> Kernel for CopyRow<'_, T> {
+    type Elem = T;
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd<T>>(self, _: S) {
+        let Self { logits, i, output, output_row, row } = self;
+        logits.copy_row(i, output, output_row, row);
     }
 }
 
@@ -278,25 +315,37 @@ impl<T: Float, F: LogitFormula<T>> Kernel for LogitRows<'_, T, F> {
         let mut seen = RowsSeen::finite(true);
         let (mut copy, mut result, mut scratch) = (Vec::new(), Vec::new(), Vec::new());
         let (rows, columns) = (self.output.rows(), self.output.cols());
+        let width = self.logits.x.map_or(columns, MatRef::cols);
         let is_direct = self.output.as_ref().has_rows_in_order();
         let whole = self.logits.x.filter(|x| is_direct && self.logits.is_plain() && x.has_rows_in_order());
-        for start in (0..rows).step_by(if whole.is_some() { rows.max(1) } else { 1 }) {
-            let first = self.first + start;
+        let at_once = if whole.is_some() { rows.max(1) } else { rows_at_once::<T>(width) };
+        for start in (0..rows).step_by(at_once) {
+            let (first, count) = (self.first + start, at_once.min(rows - start));
             let x = match whole {
-                Some(x) => x.rows_from(first).rows_before(rows),
-                None => MatRef::of_row(self.logits.row(first, self.output.as_ref(), start, &mut copy)),
+                Some(x) => x.rows_from(first).rows_before(count),
+                None => {
+                    copy.resize(count * width, T::zero());
+                    for i in 0..count {
+                        let row = &mut copy[i * width..][..width];
+                        let (logits, output) = (&self.logits, self.output.as_ref());
+                        outline(simd, CopyRow { logits, i: first + i, output, output_row: start + i, row });
+                    }
+                    MatRef::of_rows(&copy, count)
+                }
             };
             let y = if is_direct {
-                self.output.rows_of(start..start + x.rows())
+                self.output.rows_of(start..start + count)
             } else {
-                result.resize(columns, T::zero());
-                MatMut::of_row(&mut result)
+                result.resize(count * columns, T::zero());
+                MatMut::of_rows(&mut result, count)
             };
             let values = self.values.get_mut(start..start + x.rows()).unwrap_or(&mut []);
             // In one place: it is compiled once.
             seen = seen.join(self.formula.apply(simd, first, x, y, values, &mut scratch));
             if !is_direct {
-                self.output.write_row(start, &result);
+                for (i, row) in result.chunks(columns.max(1)).enumerate() {
+                    self.output.write_row(start + i, row);
+                }
             }
         }
         seen
@@ -351,12 +400,32 @@ where
 pub(crate) struct RowSum<T> {
     pub(crate) max: T,
     /// How many terms are kept apart: those of the entries that are the maximum, or none.
-    ones: T,
+    pub(crate) ones: T,
     /// The sum of the others.
     pub(crate) rest: TwoTerm<T>,
+    /// What the exponentials were multiplied by when they were written.
+    pub(crate) unit: TwoTerm<T>,
 }
 
 impl<T: Float> RowSum<T> {
+    /// Of a row without entries.
+    pub(crate) fn none() -> Self {
+        let unit = TwoTerm { sum: T::one(), error: T::zero() };
+        Self { max: T::neg_infinity(), ones: T::zero(), rest: TwoTerm::zero(), unit }
+    }
+
+    /// Of a row with an infinite maximum: its like count as 1, and all else as 0.
+    pub(crate) fn at_infinity(x: &[T], max: T) -> Self {
+        let ones = T::from(x.iter().filter(|&&x| x == max).count()).unwrap_or_else(T::max_value);
+        let sum = if x.iter().any(|x| x.is_nan()) { T::nan() } else { T::zero() };
+        Self { max, ones, rest: TwoTerm { sum, error: T::zero() }, ..Self::none() }
+    }
+
+    /// Whether all but one of so many exponentials are so small that their sum may have lost digits.
+    pub(crate) fn is_faint(&self, len: usize) -> bool {
+        self.is_max_unique() && self.rest.sum < least_sum(len - 1)
+    }
+
     /// Whether every entry is finite or `-inf`, and one is finite.
     #[inline(always)]
     pub(crate) fn is_plain(&self) -> bool {
@@ -391,139 +460,46 @@ impl<T: Float> RowSum<T> {
         TwoTerm { sum: ones, error: T::zero() }.join(self.rest)
     }
 
+    /// `sum(exp(x - max))` in the units in which the exponentials were written.
+    #[inline(always)]
+    pub(crate) fn written_total<S: Simd<T>>(&self, simd: S) -> TwoTerm<T> {
+        let (total, unit) = (self.total(), self.unit);
+        let product = total.sum * unit.sum;
+        let error = fma(simd, total.sum, unit.sum, -product);
+        TwoTerm { sum: product, error: error + (total.sum * unit.error + total.error * unit.sum) }
+    }
+
+    /// A sum in the units in which the exponentials were written, in those of `exp(x - max)`.
+    #[inline(always)]
+    pub(crate) fn in_units_of_max<S: Simd<T>>(&self, simd: S, sum: TwoTerm<T>) -> TwoTerm<T> {
+        let quotient = sum.sum / self.unit.sum;
+        let residue = fma(simd, -quotient, self.unit.sum, sum.sum) + (sum.error - quotient * self.unit.error);
+        TwoTerm { sum: quotient, error: residue / self.unit.sum }
+    }
+
     /// `factor / sum(exp(x - max))`, as an unevaluated pair.
     #[inline(always)]
     pub(crate) fn weight<S: Simd<T>>(&self, simd: S, factor: T) -> TwoTerm<T> {
-        let (one, total) = (T::one(), self.total());
-        let inverse = one / total.sum;
-        let residual = fma(simd, -inverse, total.sum, one) - inverse * total.error;
-        let product = factor * inverse;
-        let error = fma(simd, factor, inverse, -product) + product * residual;
-        // The rounding error of an infinite product is NaN.
-        TwoTerm { sum: product, error: if product.is_infinite() { T::zero() } else { error } }
+        quotient(simd, factor, self.total())
+    }
+
+    /// What a written exponential is multiplied by to become `factor` times a probability, as an unevaluated pair.
+    #[inline(always)]
+    fn written_weight<S: Simd<T>>(&self, simd: S, factor: T) -> TwoTerm<T> {
+        quotient(simd, factor, self.written_total(simd))
     }
 }
 
-/// The lanes of a block of the smallest type.
-const MOST_LANES: usize = 16;
-
-/// The [`RowSum`] of each of a block of rows.
-pub(crate) struct RowSums<T: Float> {
-    len: usize,
-    max: T::Block,
-    ones: T::Block,
-    sum: T::Block,
-    error: T::Block,
-}
-
-impl<T: Float> RowSums<T> {
-    /// Goes through rows as [`row_exp`] does, and calls `f` with what it finds of each block of them, the number of the first
-    /// and `y`. Either the ones are kept apart, or the exponentials are written to `y`.
-    ///
-    /// A block of rows, and not a row, is what the next step waits for: so it seldom waits.
-    #[inline(always)]
-    pub(crate) fn each<const APART: bool, S: Simd<T>>(
-        simd: S,
-        x: MatRef<'_, T>,
-        mut y: MatMut<'_, T>,
-        mut f: impl FnMut(&Self, usize, &mut MatMut<'_, T>),
-    ) {
-        /// What stays near the processor from pass to pass.
-        const ELEMENTS: usize = 4096;
-        let at_once = (ELEMENTS / x.cols().max(1)).clamp(1, T::LANES);
-        let mut parts = [RowParts::new(); MOST_LANES];
-        for (parts, x) in parts.iter_mut().zip(x.rows_in(0..at_once)) {
-            parts.max = row_max(simd, x);
-        }
-        let zero = T::fill(T::zero());
-        let mut sums = Self { len: 0, max: zero, ones: zero, sum: T::fill(T::one()), error: zero };
-        for start in (0..x.rows()).step_by(at_once) {
-            let end = x.rows().min(start + at_once);
-            let parts = &mut parts[..end - start];
-            let later = x.rows_in(end..end + at_once).chain(core::iter::repeat(&[][..]));
-            let rows = parts.iter_mut().zip(x.rows_in(start..end)).zip(later);
-            if APART {
-                rows.for_each(
-                    #[inline(always)]
-                    |((parts, x), later)| parts.add_exp::<APART, true, S>(simd, x, later, &mut []),
-                );
-            } else {
-                rows.zip(y.rows_mut(start..end)).for_each(
-                    #[inline(always)]
-                    |(((parts, x), later), y)| parts.add_exp::<APART, true, S>(simd, x, later, y),
-                );
-            }
-            sums.len = parts.len();
-            for (i, parts) in parts.iter_mut().enumerate() {
-                let sum = parts.sum::<APART, S>(simd, x.row(start + i).unwrap_or(&[]));
-                sums.max.as_mut()[i] = sum.max;
-                sums.ones.as_mut()[i] = sum.ones;
-                sums.sum.as_mut()[i] = sum.rest.sum;
-                sums.error.as_mut()[i] = sum.rest.error;
-                parts.max = largest(Lanes::load(simd, &parts.later_max));
-            }
-            f(&sums, start, &mut y);
-        }
-    }
-
-    pub(crate) fn len(&self) -> usize {
-        self.len
-    }
-
-    #[inline(always)]
-    pub(crate) fn row(&self, i: usize) -> RowSum<T> {
-        let rest = TwoTerm { sum: self.sum.as_ref()[i], error: self.error.as_ref()[i] };
-        RowSum { max: self.max.as_ref()[i], ones: self.ones.as_ref()[i], rest }
-    }
-
-    /// The sums of all terms but so many ones.
-    #[inline(always)]
-    fn total<S: Simd<T>>(&self, simd: S, without: T) -> (Lanes<T, S>, Lanes<T, S>) {
-        let ones = Lanes::load(simd, &self.ones) - Lanes::splat(simd, without);
-        let (sum, error) = ones.two_sum(Lanes::load(simd, &self.sum));
-        (sum, error + Lanes::load(simd, &self.error))
-    }
-
-    /// See [`RowSum::log`].
-    #[inline(always)]
-    pub(crate) fn logs<S: Simd<T>>(&self, simd: S) -> T::Block {
-        let (sum, error) = self.total(simd, T::one());
-        math::ln_1p::ln_1p(sum + error).store()
-    }
-
-    /// What the exponentials of each row are multiplied by to become probabilities: see [`RowSum::weight`].
-    #[inline(always)]
-    pub(crate) fn weights<S: Simd<T>>(&self, simd: S) -> Weights<T> {
-        let ((total, error), one) = (self.total(simd, T::zero()), Lanes::splat(simd, T::one()));
-        let inverse = one / total;
-        let residual = (-inverse).mul_add(total, one) - inverse * error;
-        Weights { weight: inverse.store(), error: (inverse * residual).store() }
-    }
-}
-
-/// A factor for each of a block of rows, in two terms.
-pub(crate) struct Weights<T: Float> {
-    weight: T::Block,
-    error: T::Block,
-}
-
-impl<T: Float> Weights<T> {
-    /// Multiplies row `i`.
-    #[inline(always)]
-    pub(crate) fn apply<S: Simd<T>>(&self, simd: S, i: usize, y: &mut [T]) {
-        let (weight, error) = (Lanes::splat(simd, self.weight.as_ref()[i]), Lanes::splat(simd, self.error.as_ref()[i]));
-        map_groups(
-            simd,
-            y,
-            #[inline(always)]
-            |mut group| {
-                for e in &mut group {
-                    *e = e.mul_add(weight, *e * error);
-                }
-                group
-            },
-        );
-    }
+/// `factor / sum`, as an unevaluated pair.
+#[inline(always)]
+fn quotient<T: Float, S: Simd<T>>(simd: S, factor: T, sum: TwoTerm<T>) -> TwoTerm<T> {
+    let one = T::one();
+    let inverse = one / sum.sum;
+    let residual = fma(simd, -inverse, sum.sum, one) - inverse * sum.error;
+    let product = factor * inverse;
+    let error = fma(simd, factor, inverse, -product) + product * residual;
+    // The rounding error of an infinite product is NaN.
+    TwoTerm { sum: product, error: if product.is_infinite() { T::zero() } else { error } }
 }
 
 /// `a b + c` of numbers, rounded once.
@@ -536,198 +512,6 @@ fn fma<T: Float, S: Simd<T>>(simd: S, a: T, b: T, c: T) -> T {
 #[inline(always)]
 pub(crate) fn below_max<T: Float, S: Simd<T>>(x: Lanes<T, S>, max: T) -> (Lanes<T, S>, Lanes<T, S>) {
     x.two_sum(x.all(-max))
-}
-
-/// [`below_max`] for the entries of a row, in fewer operations.
-///
-/// The maximum is a pivot and an offset. The rounding error of `x - pivot` is `x - ((x - pivot) + pivot)`, exactly, if the
-/// pivot is no smaller than `x` or a multiple of its last place (Dekker's sum), or the difference is exact.
-#[derive(Clone, Copy)]
-struct BelowMax<T> {
-    pivot: T,
-    offset: T,
-}
-
-impl<T: Float> BelowMax<T> {
-    fn new(max: T) -> Self {
-        let integer = |n: i32| T::from(n).expect("a small integer");
-        // An entry whose exponential is not 0 lies less than `BIAS` below the maximum. If that is large, the difference is exact
-        // (Sterbenz); if not, the entry is less than `3 BIAS` in size, and what is added to and taken from `grid` comes out as
-        // a multiple of its last place.
-        let grid = integer(6 * (T::BIAS + 1));
-        let pivot = if max.abs() < integer(2 * T::BIAS) { (max + grid) - grid } else { max };
-        Self { pivot, offset: max - pivot }
-    }
-
-    #[inline(always)]
-    fn apply<S: Simd<T>>(self, x: Lanes<T, S>) -> (Lanes<T, S>, Lanes<T, S>) {
-        let pivot = x.all(self.pivot);
-        let difference = x - pivot;
-        (difference, (x - (difference + pivot)) - x.all(self.offset))
-    }
-
-    /// Whether the exponential of a difference may be subnormal or 0.
-    #[inline(always)]
-    fn has_small_exp<S: Simd<T>>(self, [a, b, c, d]: [Lanes<T, S>; GROUP]) -> bool {
-        let least = a.smaller(b).smaller(c.smaller(d));
-        let (difference, _) = self.apply(least);
-        difference.lt(least.all(T::EXP_NORMAL_FROM)).any()
-    }
-}
-
-/// Goes through a row once for the maximum and once for the sum, and writes `exp(x - max)` to `y`, if that is not empty.
-///
-/// A NaN may hide entries from the maximum; it is met again in the sum. `+inf` takes the whole weight.
-///
-/// A function of its own, which the formulas share; [`RowSums::each`] is faster where rows are short.
-#[inline(always)]
-pub(crate) fn row_exp<T: Float, S: Simd<T>>(simd: S, x: &[T], y: &mut [T]) -> RowSum<T> {
-    let mut parts = RowParts::new();
-    outline(simd, RowExp { x, y, parts: &mut parts });
-    parts.sum::<true, S>(simd, x)
-}
-
-struct RowExp<'a, T: Float> {
-    x: &'a [T],
-    y: &'a mut [T],
-    parts: &'a mut RowParts<T>,
-}
-
-impl<T: Float> Kernel for RowExp<'_, T> {
-    type Elem = T;
-    type Output = ();
-
-    #[inline(always)]
-    fn run<S: Simd<T>>(self, simd: S) {
-        let Self { x, y, parts } = self;
-        parts.max = row_max(simd, x);
-        parts.add_exp::<true, false, S>(simd, x, &[], y);
-    }
-}
-
-/// What a pass over a row leaves, before the lanes are added.
-#[derive(Clone, Copy)]
-struct RowParts<T: Float> {
-    max: T,
-    /// See [`RowSum`].
-    ones: T::Block,
-    rest: [[f64; 8]; 2],
-    /// The largest entries of another row.
-    later_max: T::Block,
-}
-
-impl<T: Float> RowParts<T> {
-    fn new() -> Self {
-        let lowest = T::neg_infinity();
-        Self { max: lowest, ones: T::fill(T::zero()), rest: [[0.0; 8]; 2], later_max: T::fill(lowest) }
-    }
-
-    /// The sum of the row `x`. If the ones are apart, the rest is right however small it is.
-    #[inline(always)]
-    fn sum<const APART: bool, S: Simd<T>>(&self, simd: S, x: &[T]) -> RowSum<T> {
-        let rest = Extended::<T, S>::load(simd, &self.rest).total().narrow();
-        let ones = Extended::of(Lanes::load(simd, &self.ones)).total().narrow().sum;
-        let mut sum = RowSum { max: self.max, ones, rest };
-        if APART && sum.is_max_unique() && sum.rest.sum < least_sum(x.len() - 1) {
-            sum.rest = TwoTerm { sum: faint_rest(simd, x, sum.max, [T::one(); 2]), error: T::zero() };
-        }
-        sum
-    }
-
-    /// Goes through a row whose maximum is known, and writes `exp(x - max)` to `y`, if that is not empty. The ones are kept
-    /// apart or not. On the way it finds the largest entries of a row that comes later, for which the processor would have
-    /// nothing else to do than to wait for memory.
-    #[inline(always)]
-    fn add_exp<const APART: bool, const LATER: bool, S: Simd<T>>(
-        &mut self,
-        simd: S,
-        x: &[T],
-        later: &[T],
-        y: &mut [T],
-    ) {
-        let lowest = T::neg_infinity();
-        let max = self.max;
-        if !max.is_finite() {
-            self.add_exp_at_infinity(x, y);
-            self.later_max = T::fill(row_max(simd, later));
-            return;
-        }
-        let below_max = BelowMax::new(max);
-        let (zero, one, max) = (Lanes::zero(simd), Lanes::splat(simd, T::one()), Lanes::splat(simd, max));
-        // Below it an exponential rounds to 0, also where the sum is rounded.
-        let zero_below = Lanes::splat(simd, self.max + T::EXP_ZERO_BELOW);
-        let (mut rest, mut ones, mut later_max) = (Extended::zero(simd), zero, Lanes::splat(simd, lowest));
-        sweep_beside::<T, S, LATER>(
-            simd,
-            [x, later],
-            &mut later_max,
-            y,
-            #[inline(always)]
-            |x: [Lanes<T, S>; GROUP]| {
-                let mut results = [zero; GROUP];
-                for (result, x) in results.iter_mut().zip(x) {
-                    *result = x.share(
-                        #[inline(always)]
-                        || {
-                            let (difference, error) = below_max.apply(x);
-                            math::normal_exp(difference, error)
-                        },
-                    );
-                }
-                if below_max.has_small_exp(x) {
-                    let mut others = x;
-                    for (result, x) in results.iter_mut().zip(&mut others) {
-                        let is_zero = x.lt(zero_below);
-                        *result = is_zero.select(zero, *result);
-                        *x = is_zero.select(max, *x);
-                    }
-                    if below_max.has_small_exp(others) {
-                        results = small_exp(simd, below_max, x);
-                    }
-                }
-                let mut terms = results;
-                if APART && x[0].larger(x[1]).larger(x[2].larger(x[3])).eq(max).any() {
-                    for (term, x) in terms.iter_mut().zip(x) {
-                        let is_max = x.eq(max);
-                        ones = ones + is_max.select(one, zero);
-                        *term = is_max.select(zero, *term);
-                    }
-                }
-                let [a, b, c, d] = terms.map(
-                    #[inline(always)]
-                    |term| Extended::of(term),
-                );
-                rest = rest + ((a + b) + (c + d));
-                results
-            },
-        );
-        self.rest = rest.store();
-        self.ones = ones.store();
-        self.later_max = later_max.store();
-    }
-
-    /// The same where the maximum is infinite: its like count as 1, and all else as 0.
-    #[cold]
-    #[inline(never)]
-    fn add_exp_at_infinity(&mut self, x: &[T], y: &mut [T]) {
-        *self = Self { max: self.max, ..Self::new() };
-        let mut ones = 0;
-        for (i, &x) in x.iter().enumerate() {
-            let is_max = x == self.max;
-            ones += usize::from(is_max);
-            if x.is_nan() {
-                self.rest = [[f64::NAN; 8]; 2];
-            }
-            if let Some(y) = y.get_mut(i) {
-                *y = match x {
-                    x if x.is_nan() => x,
-                    _ if is_max => T::one(),
-                    _ => T::zero(),
-                };
-            }
-        }
-        self.ones.as_mut()[0] = T::from(ones).unwrap_or_else(T::max_value);
-    }
 }
 
 /// From here on it counts for nothing that each of so many exponentials may have been rounded as a subnormal number.
@@ -786,42 +570,9 @@ pub(crate) fn faint_rest<T: Float, S: Simd<T>>(simd: S, x: &[T], max: T, [factor
     math::scale(factor * sum / divisor, power + exponent).first()
 }
 
-/// Replaces the elements of `y`, if it is not empty, by `f` of those of `x`, while it finds the largest of those of `later`.
+/// The largest entry of a row in each lane.
 #[inline(always)]
-fn sweep_beside<T: Float, S: Simd<T>, const LATER: bool>(
-    simd: S,
-    [x, later]: [&[T]; 2],
-    later_max: &mut Lanes<T, S>,
-    y: &mut [T],
-    mut f: impl FnMut([Lanes<T, S>; GROUP]) -> [Lanes<T, S>; GROUP],
-) {
-    let lowest = T::neg_infinity();
-    if !LATER {
-        return sweep_groups(
-            simd,
-            [x],
-            lowest,
-            y,
-            #[inline(always)]
-            |[[a], [b], [c], [d]]| f([a, b, c, d]),
-        );
-    }
-    sweep_groups(
-        simd,
-        [x, later],
-        lowest,
-        y,
-        #[inline(always)]
-        |[[a, p], [b, q], [c, r], [d, s]]| {
-            *later_max = p.larger(q).larger(r.larger(s)).larger(*later_max);
-            f([a, b, c, d])
-        },
-    );
-}
-
-/// The largest entry of a row, if none is NaN.
-#[inline(always)]
-fn row_max<T: Float, S: Simd<T>>(simd: S, x: &[T]) -> T {
+pub(crate) fn lane_maxima<T: Float, S: Simd<T>>(simd: S, x: &[T]) -> Lanes<T, S> {
     let mut max = Lanes::splat(simd, T::neg_infinity());
     each_group(
         simd,
@@ -830,77 +581,46 @@ fn row_max<T: Float, S: Simd<T>>(simd: S, x: &[T]) -> T {
         #[inline(always)]
         |[[a], [b], [c], [d]]| max = a.larger(b).larger(c.larger(d)).larger(max),
     );
-    largest(max)
+    max
 }
 
 /// The largest of the lanes.
 #[inline(always)]
-fn largest<T: Float, S: Simd<T>>(x: Lanes<T, S>) -> T {
+pub(crate) fn largest<T: Float, S: Simd<T>>(x: Lanes<T, S>) -> T {
     x.fold(
         #[inline(always)]
         |a, b| if a < b { b } else { a },
     )
 }
 
-/// The exponentials of the differences, some of which may be subnormal.
-#[inline(always)]
-fn small_exp<T: Float, S: Simd<T>>(simd: S, below_max: BelowMax<T>, x: [Lanes<T, S>; GROUP]) -> [Lanes<T, S>; GROUP] {
-    let mut blocks = [T::fill(T::zero()); GROUP];
-    for (block, x) in blocks.iter_mut().zip(x) {
-        *block = x.store();
-    }
-    outline_rare(simd, SmallExp { below_max, blocks: &mut blocks });
-    let mut results = x;
-    for (result, block) in results.iter_mut().zip(&blocks) {
-        *result = Lanes::load(simd, block);
-    }
-    results
-}
-
-struct SmallExp<'a, T: Float> {
-    below_max: BelowMax<T>,
-    blocks: &'a mut [T::Block; GROUP],
-}
-
-impl<T: Float> Kernel for SmallExp<'_, T> {
-    type Elem = T;
-    type Output = ();
-
-    #[inline(always)]
-    fn run<S: Simd<T>>(self, simd: S) {
-        for block in self.blocks {
-            let (difference, error) = self.below_max.apply(Lanes::load(simd, block));
-            *block = math::exp_of_difference(difference, error).store();
-        }
-    }
-}
-
-/// Turns `exp(x - max)` in `y` into `factor * softmax(x)`.
+/// Turns the exponentials of a row that were written to `y` into `factor * softmax(x)`.
 ///
-/// Where the factor is above 1 it may lift a result out of the range in which `exp(x - max)` alone has underflowed: it is
+/// Where the factor is above 1 it may lift a result out of the range in which the exponential alone has underflowed: it is
 /// then computed again with an exponent of its own.
-///
-/// A function of its own, as [`row_exp`].
 #[inline(always)]
-pub(crate) fn row_normalize<T: Float, S: Simd<T>>(simd: S, x: &[T], row: RowSum<T>, factor: T, y: &mut [T]) {
-    row_normalize_scaled(simd, x, row, (factor, T::zero()), y);
+pub(crate) fn row_normalize<T: Float, S: Simd<T>>(simd: S, x: &[T], row: &RowSum<T>, factor: T, y: &mut [T]) {
+    if factor.abs() <= T::one() || !row.is_plain() {
+        let weight = row.written_weight(simd, factor);
+        multiply(Lanes::splat(simd, weight.sum), Lanes::splat(simd, weight.error), y);
+    } else {
+        row_normalize_scaled(simd, x, row, (factor, T::zero()), y);
+    }
 }
 
-/// [`row_normalize`] with the factor `m 2^n`, `(m, n)` being its parts.
-#[inline(always)]
+/// The same with the factor `m 2^n`, `(m, n)` being its parts, from the row.
 pub(crate) fn row_normalize_scaled<T: Float, S: Simd<T>>(
     simd: S,
     x: &[T],
-    row: RowSum<T>,
+    row: &RowSum<T>,
     factor: (T, T),
     y: &mut [T],
 ) {
-    outline(simd, RowNormalize { x, row, factor, y });
+    outline_rare(simd, RowNormalize { x, row, factor, y });
 }
 
 struct RowNormalize<'a, T> {
     x: &'a [T],
-    row: RowSum<T>,
+    row: &'a RowSum<T>,
     /// A number and the power of two that it is multiplied by.
     factor: (T, T),
     y: &'a mut [T],
@@ -912,24 +632,9 @@ impl<T: Float> Kernel for RowNormalize<'_, T> {
 
     #[inline(always)]
     fn run<S: Simd<T>>(self, simd: S) {
-        row_normalize_inline(simd, self.x, self.row, self.factor, self.y);
-    }
-}
-
-/// See [`row_normalize`].
-#[inline(always)]
-fn row_normalize_inline<T: Float, S: Simd<T>>(simd: S, x: &[T], row: RowSum<T>, (factor, power): (T, T), y: &mut [T]) {
-    let weight = row.weight(simd, factor);
-    let (weight, weight_error) = (Lanes::splat(simd, weight.sum), Lanes::splat(simd, weight.error));
-    if factor.abs() <= T::one() && power.is_zero() || !row.is_plain() {
-        sweep(
-            simd,
-            [],
-            [y],
-            #[inline(always)]
-            |[], [e]| [e.mul_add(weight, e * weight_error)],
-        );
-    } else {
+        let Self { x, row, factor: (factor, power), y } = self;
+        let weight = row.weight(simd, factor);
+        let (weight, weight_error) = (Lanes::splat(simd, weight.sum), Lanes::splat(simd, weight.error));
         let (zero, one) = (Lanes::zero(simd), Lanes::splat(simd, T::one()));
         let (half, double) = (one / (one + one), Lanes::splat(simd, power) + one);
         sweep(

@@ -44,6 +44,7 @@ mod log2;
 mod mish;
 #[cfg(test)]
 mod oracle;
+pub(crate) mod relative_exp;
 mod sigmoid;
 pub(crate) mod slices;
 mod softplus;
@@ -72,6 +73,7 @@ pub trait Constants:
     + ln::LnConstants
     + ln_1p::Ln1pConstants
     + log2::Log2Constants
+    + relative_exp::RelativeExpConstants
     + tanh::TanhConstants
 {
 }

@@ -38,6 +38,12 @@ impl<T: Float, S: Simd<T>> Extended<T, S> {
         Self(x.widen())
     }
 
+    /// The sums of two terms.
+    #[inline(always)]
+    pub(crate) fn of_terms(x: Lanes<T, S>, error: Lanes<T, S>) -> Self {
+        if Self::TERMS { Self([x.widen()[0], error.widen()[0]]) } else { Self::of(x) + Self::of(error) }
+    }
+
     /// The lanes of a block.
     #[inline(always)]
     pub(crate) fn of_block(simd: S, block: &T::Block) -> Self {
@@ -55,18 +61,6 @@ impl<T: Float, S: Simd<T>> Extended<T, S> {
         } else {
             Self([a.mul_add_exact(b, sum), a_high.mul_add_exact(b_high, high)])
         }
-    }
-
-    #[inline(always)]
-    pub(crate) fn load(simd: S, blocks: &[[f64; 8]; 2]) -> Self {
-        let [a, b] = blocks;
-        Self([Lanes::load(simd.wide(), a), Lanes::load(simd.wide(), b)])
-    }
-
-    #[inline(always)]
-    pub(crate) fn store(self) -> [[f64; 8]; 2] {
-        let [a, b] = self.0;
-        [a.store(), b.store()]
     }
 
     /// `x - shift`, exactly but for one rounding in `f64`.

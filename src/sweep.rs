@@ -386,28 +386,6 @@ pub(crate) fn sweep_groups<T: Float, S: Simd<T>, const N: usize>(
     y.finish(simd, &y_rest);
 }
 
-/// Replaces the elements of a slice by `f` of them, group by group as [`each_group`].
-#[inline(always)]
-pub(crate) fn map_groups<T: Float, S: Simd<T>>(
-    simd: S,
-    y: &mut [T],
-    mut f: impl FnMut([Lanes<T, S>; GROUP]) -> [Lanes<T, S>; GROUP],
-) {
-    let mut y = GroupsMut::<T, GROUP>::new(y);
-    let mut rest = None;
-    Groups { whole: &*y.whole, left_over: &*y.left_over }.copy_rest(simd, Missing::First, &mut rest);
-    for group in y.whole.iter_mut().chain(&mut rest) {
-        let mut lanes = [Lanes::zero(simd); GROUP];
-        for (lanes, block) in lanes.iter_mut().zip(&*group) {
-            *lanes = Lanes::load(simd, block);
-        }
-        for (block, result) in group.iter_mut().zip(f(lanes)) {
-            *block = result.store();
-        }
-    }
-    y.finish(simd, &rest);
-}
-
 /// A tail, shorter than a block, with `fill` in the lanes past its end.
 #[inline(always)]
 pub(crate) fn load_tail<T: Float, S: Simd<T>>(simd: S, tail: &[T], fill: T) -> Lanes<T, S> {

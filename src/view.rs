@@ -296,9 +296,9 @@ impl<'a, T> MatRef<'a, T> {
         }
     }
 
-    /// A matrix of one row.
-    pub(crate) fn of_row(data: &'a [T]) -> Self {
-        Self { data, layout: Layout::row_major(1, data.len()) }
+    /// A matrix of so many rows, of which there is one at least.
+    pub(crate) fn of_rows(data: &'a [T], rows: usize) -> Self {
+        Self { data, layout: Layout::row_major(rows, data.len() / rows) }
     }
 
     /// Whether the elements of each row are neighbours in memory, and each row follows the one before at once.
@@ -413,6 +413,7 @@ impl<T: Copy> MatRef<'_, T> {
     }
 
     /// Calls `f` with each element of `with` and that of row `i` beside it.
+    #[inline(always)]
     pub(crate) fn zip_row<U>(self, i: usize, with: &mut [U], f: impl Fn(&mut U, T)) {
         match self.row(i) {
             Some(row) => with.iter_mut().zip(row).for_each(|(with, &x)| f(with, x)),
@@ -642,9 +643,9 @@ impl<'a, T> MatMut<'a, T> {
         self.as_ref().shape()
     }
 
-    /// A matrix of one row.
-    pub(crate) fn of_row(data: &'a mut [T]) -> Self {
-        let layout = Layout::row_major(1, data.len());
+    /// A matrix of so many rows, of which there is one at least.
+    pub(crate) fn of_rows(data: &'a mut [T], rows: usize) -> Self {
+        let layout = Layout::row_major(rows, data.len() / rows);
         Self { data, layout }
     }
 

@@ -56,6 +56,51 @@ fn what_is_masked_is_not_read() {
     everywhere!(masks);
 }
 
+/// Rows of every kind, more than are gone through together, beside each other give what each gives alone.
+fn rows_beside_each_other<T: Float>() {
+    for cols in [1, 5, 16, 33, 64, 300] {
+        let rows = 40;
+        let mut x = data::<T>(1, Kind::Within(20.0), rows * cols);
+        for (i, row) in x.chunks_mut(cols).enumerate() {
+            match i % 8 {
+                1 => row.fill(T::neg_infinity()),
+                2 => row.iter_mut().for_each(|x| *x = *x + num(5000.0)), // far from 0
+                3 => row.iter_mut().for_each(|x| *x = *x * num(1e30)),
+                4 => row.iter_mut().skip(1).for_each(|x| *x = *x - num(740.0)), // faint beside the first
+                5 => row.iter_mut().step_by(2).for_each(|x| *x = T::neg_infinity()),
+                6 => row.fill(num(0.1)),
+                _ => {}
+            }
+        }
+        let classes = (0..rows).map(|i| if i % 3 == 2 { u32::MAX } else { 0 }).collect::<Vec<_>>();
+        let options = CrossEntropy { ignore: Some(u32::MAX), reduction: Reduction::Sum, ..CrossEntropy::default() };
+        let results = |x: &[T], classes: &[u32]| {
+            let rows = classes.len();
+            let (x, targets) = (mat(x, rows, cols), Targets::Classes(classes));
+            let [mut p, mut log_p, mut dx] = [(); 3].map(|()| vec![T::nan(); rows * cols]);
+            let mut lse = vec![T::nan(); rows];
+            softmax(x, mat_mut(&mut p, rows, cols)).unwrap();
+            log_softmax(x, mat_mut(&mut log_p, rows, cols)).unwrap();
+            logsumexp(x, &mut lse).unwrap();
+            // The loss of a row without a possible class is infinite, which is a fault; the gradient is written.
+            let _ = cross_entropy_with_gradient(options, x, targets, mat_mut(&mut dx, rows, cols));
+            [p, log_p, lse, dx]
+        };
+        let together = results(&x, &classes);
+        for (i, row) in x.chunks(cols).enumerate() {
+            for (alone, together) in results(row, &classes[i..=i]).iter().zip(&together) {
+                let len = alone.len();
+                assert_same(format!("row {i} of {cols}"), &together[i * len..][..len], alone);
+            }
+        }
+    }
+}
+
+#[test]
+fn rows_of_every_kind_beside_each_other() {
+    everywhere!(rows_beside_each_other);
+}
+
 fn scales_and_biases<T: Float>() {
     for (rows, cols) in SHAPES {
         let (x, bias) = (data::<T>(1, Kind::Within(20.0), rows * cols), data::<T>(2, Kind::Within(5.0), rows * cols));

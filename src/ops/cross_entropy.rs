@@ -5,13 +5,13 @@ use alloc::vec::Vec;
 
 use super::sum::Sum;
 use crate::error::{Error, Result, check_len, check_shape};
+use crate::exponentials::{RowSums, row_exp};
 use crate::finite::{Index, Operand, Origin, Watch, diagnose, overflow_or_invalid};
 use crate::float::Float;
 use crate::kernel::{Join, Kernel, launch, outline_rare};
 use crate::lanes::Lanes;
 use crate::logits::{
-    LogitRowFormula, LogitRows, Logits, RowSum, Singly, apply_to_logits, distance, faint_rest, least_sum, row_exp,
-    row_normalize,
+    LogitFormula, LogitRows, Logits, RowSum, apply_to_logits, distance, faint_rest, least_sum, row_normalize, row_pair,
 };
 use crate::math;
 use crate::reduce::TwoTerm;
@@ -303,7 +303,7 @@ impl<'a, T: Float> Batch<'a, T> {
     pub(super) fn run_in_place(&self, first: usize, losses: &mut [T], output: MatMut<'_, T>) -> Result<bool> {
         let row = CrossEntropyRow::new(self.options.get(), self.targets, self.divisor, T::one());
         let logits = Logits { mask: row.options.mask, ..Logits::plain(None) };
-        Ok(launch(LogitRows { formula: Singly(row), logits, first, values: losses, output })?.finite)
+        Ok(launch(LogitRows { formula: row, logits, first, values: losses, output })?.finite)
     }
 
     /// The loss, from those of all rows.
@@ -359,7 +359,7 @@ impl<'a, T: Float> Job<'a, T> {
         let divisor = options.get().divisor(self.targets, self.count);
         let row = CrossEntropyRow::new(options.get(), self.targets, divisor, g);
         let dx = dlogits.as_mut().map(MatMut::reborrow);
-        let finite = apply_to_logits(Singly(row), self.read(), &mut losses, dx)?.finite;
+        let finite = apply_to_logits(row, self.read(), &mut losses, dx)?.finite;
         let value = self.reduce(&losses, row)?;
         if !(finite && value.is_finite() && g.is_finite()) {
             diagnose(self.operation, [Operand::scalar("g", g)], [], overflow_or_invalid)?;
@@ -390,7 +390,7 @@ impl<'a, T: Float> Job<'a, T> {
         }
         let mut losses = vec![T::zero(); losses.len()];
         let row = CrossEntropyRow { options: small.get(), ..row };
-        apply_to_logits(Singly(row), self.read(), &mut losses, None)?;
+        apply_to_logits(row, self.read(), &mut losses, None)?;
         Ok(launch(Sum { x: &losses })?.value() / row.divisor * power(FAR))
     }
 
@@ -582,65 +582,103 @@ pub struct CrossEntropyRow<'a, T> {
     factor: T,
 }
 
-impl<T: Float> LogitRowFormula<T> for CrossEntropyRow<'_, T> {
+impl<T: Float> LogitFormula<T> for CrossEntropyRow<'_, T> {
     const WORK: usize = 6;
 
     #[inline(always)]
     fn apply<S: Simd<T>>(
         self,
         simd: S,
-        i: usize,
-        x: &[T],
-        dx: &mut [T],
-        loss: &mut T,
+        first: usize,
+        x: MatRef<'_, T>,
+        dx: MatMut<'_, T>,
+        losses: &mut [T],
         labels: &mut Vec<T>,
     ) -> RowsSeen {
-        let class = match self.targets {
-            Targets::Classes(classes) if self.options.ignores(classes[i]) => {
-                dx.fill(T::zero());
-                *loss = T::zero();
-                return RowsSeen::finite(true);
-            }
-            Targets::Classes(classes) if self.options.smoothing == T::zero() => Some(classes[i] as usize),
-            _ => None,
-        };
-        let row = row_exp(simd, x, dx);
-        let log = row.log(simd);
+        let mut seen = RowsSeen::finite(true);
+        RowSums::each::<true, S>(
+            simd,
+            x,
+            dx,
+            #[inline(always)]
+            |i| self.ignores(first + i),
+            #[inline(always)]
+            |_, e, _| e,
+            #[inline(always)]
+            |sums, rows, dx| {
+                let logs = sums.logs(simd).store();
+                for (k, i) in rows.enumerate() {
+                    let (x, dx) = row_pair(x, dx, i);
+                    let sum = (&sums.row(k), logs.as_ref()[k]);
+                    let (loss, is_finite) = self.finish(simd, first + i, x, sum, dx, labels);
+                    losses[i] = loss;
+                    seen.finite &= is_finite;
+                }
+            },
+        );
+        seen
+    }
+}
+
+impl<T: Float> CrossEntropyRow<'_, T> {
+    fn ignores(&self, i: usize) -> bool {
+        matches!(self.targets, Targets::Classes(classes) if self.options.ignores(classes[i]))
+    }
+
+    /// Makes the exponentials in `dx` the gradient of row `i`, and returns the loss and whether all is finite.
+    #[inline(always)]
+    fn finish<S: Simd<T>>(
+        &self,
+        simd: S,
+        i: usize,
+        x: &[T],
+        (row, log): (&RowSum<T>, T),
+        dx: &mut [T],
+        labels: &mut Vec<T>,
+    ) -> (T, bool) {
+        if self.ignores(i) {
+            dx.fill(T::zero());
+            return (T::zero(), true);
+        }
         let (z, lse) = (self.options.z_loss, row.max + log);
         let half_slope = if z == T::zero() { z } else { z * lse };
         let z_loss = if z == T::zero() { z } else { half_slope * lse };
         let z_slope = half_slope + half_slope;
-        let is_reached = match class {
+        let class = match self.targets {
+            Targets::Classes(classes) if self.options.smoothing == T::zero() => Some(classes[i] as usize),
+            _ => None,
+        };
+        let (loss, is_reached) = match class {
             Some(class) => {
                 let weight = self.options.weight(class);
                 let value = weight * row_loss(row, log, x[class]);
                 let value = if value.is_finite() { value } else { far_loss(row, log, &[weight], &[x[class]], value) };
-                *loss = value + z_loss;
+                let loss = value + z_loss;
                 let (target, slope) = (self.factor * weight, self.factor * z_slope);
                 row_gradient(simd, x, row, class, target, slope, dx);
                 if !loss.is_finite() {
                     self.hide(i, dx);
                 }
                 // Nothing that is added up is larger.
-                dx.is_empty() || (target.abs() + slope.abs()).is_finite()
+                (loss, dx.is_empty() || (target.abs() + slope.abs()).is_finite())
             }
             None => {
                 let total = self.write_labels(simd, i, x.len(), labels);
                 let value = total * log + distance(simd, labels, x, row.max);
                 let is_usual = value.is_finite() && row.is_plain();
-                *loss = z_loss + if is_usual { value } else { far_loss(row, log, labels, x, value) };
+                let loss = z_loss + if is_usual { value } else { far_loss(row, log, labels, x, value) };
                 if !loss.is_finite() {
                     self.hide(i, labels);
                 }
-                labels_gradient(simd, x, row, labels, self.factor, total + z_slope, dx)
+                (loss, labels_gradient(simd, x, row, labels, self.factor, total + z_slope, dx))
             }
         };
         let is_finite = row.is_plain() && loss.is_finite() && self.factor.is_finite();
         if !is_finite || is_reached {
-            return RowsSeen::finite(is_finite);
+            return (loss, is_finite);
         }
         let target = class.map(|class| (class, self.options.weight(class)));
-        RowsSeen::finite(outline_rare(simd, FarGradient { x, target, labels, factor: self.factor, half_slope, dx }))
+        (loss, outline_rare(simd, FarGradient { x, target, labels, factor: self.factor, half_slope, dx }))
     }
 }
 
@@ -701,7 +739,7 @@ impl<'a, T: Float> CrossEntropyRow<'a, T> {
 
 /// `max - x[target] + ln(sum(exp(x - max)))`: both terms are positive, nothing cancels.
 #[inline(always)]
-fn row_loss<T: Float>(row: RowSum<T>, log: T, logit: T) -> T {
+fn row_loss<T: Float>(row: &RowSum<T>, log: T, logit: T) -> T {
     let term = |sum| TwoTerm { sum, error: T::zero() };
     if row.is_empty() {
         T::infinity()
@@ -719,7 +757,7 @@ fn row_loss<T: Float>(row: RowSum<T>, log: T, logit: T) -> T {
 /// `sum(labels (max - x + log))`, given what came out in the usual way: of rows without a possible class, and where a
 /// difference or the sum of the labels overflows.
 #[cold]
-fn far_loss<T: Float>(row: RowSum<T>, log: T, labels: &[T], x: &[T], usual: T) -> T {
+fn far_loss<T: Float>(row: &RowSum<T>, log: T, labels: &[T], x: &[T], usual: T) -> T {
     let counted = labels.iter().zip(x).filter(|(label, _)| !label.is_zero());
     if row.is_empty() {
         return counted.fold(T::zero(), |sum, (&label, _)| sum + label * T::infinity());
@@ -732,12 +770,12 @@ fn far_loss<T: Float>(row: RowSum<T>, log: T, labels: &[T], x: &[T], usual: T) -
     compensated(counted.map(term)) / quarter
 }
 
-/// Turns `exp(x - max)` in `dx` into `(target + slope) softmax(x) - target onehot(class)`.
+/// Turns the exponentials in `dx` into `(target + slope) softmax(x) - target onehot(class)`.
 #[inline(always)]
 fn row_gradient<T: Float, S: Simd<T>>(
     simd: S,
     x: &[T],
-    row: RowSum<T>,
+    row: &RowSum<T>,
     class: usize,
     target: T,
     slope: T,
@@ -749,9 +787,9 @@ fn row_gradient<T: Float, S: Simd<T>>(
     row_normalize(simd, x, row, target + slope, dx);
     dx[class] = if slope == T::zero() && row.is_max_unique() && x[class] == row.max && row.is_plain() {
         // 1 - p would cancel: the probability of all the others is at hand.
-        dx[class] = T::zero();
-        let others = Sum { x: dx }.run(simd).value();
-        let is_faint = others.abs() < least_sum(x.len() - 1);
+        let (weight, rest) = (row.weight(simd, target), row.rest);
+        let others = weight.sum * rest.sum + (weight.sum * rest.error + weight.error * rest.sum);
+        let is_faint = row.is_faint(x.len()) || others.abs() < least_sum(x.len() - 1);
         -if is_faint { faint_rest(simd, x, row.max, [target, row.total().value()]) } else { others }
     } else {
         dx[class] - target
@@ -790,12 +828,12 @@ impl<T: Float> Kernel for FarGradient<'_, T> {
         let row = row_exp(simd, x, dx);
         match target {
             Some((class, weight)) => {
-                row_gradient(simd, x, row, class, factor * ldexp(weight, -down), factor * z_slope, dx);
+                row_gradient(simd, x, &row, class, factor * ldexp(weight, -down), factor * z_slope, dx);
             }
             None => {
                 labels.iter_mut().for_each(|label| *label = ldexp(*label, -down));
                 let total = Sum { x: labels }.run(simd).value();
-                labels_gradient(simd, x, row, labels, factor, total + z_slope, dx);
+                labels_gradient(simd, x, &row, labels, factor, total + z_slope, dx);
             }
         }
         let up = T::from(near.exponent + down - room).unwrap_or_else(T::infinity);
@@ -815,12 +853,12 @@ impl<T: Float> Kernel for FarGradient<'_, T> {
     }
 }
 
-/// Turns `exp(x - max)` in `dx` into `factor (total softmax(x) - labels)`; whether all is finite.
+/// Turns the exponentials in `dx` into `factor (total softmax(x) - labels)`; whether all is finite.
 #[inline(always)]
 fn labels_gradient<T: Float, S: Simd<T>>(
     simd: S,
     x: &[T],
-    row: RowSum<T>,
+    row: &RowSum<T>,
     labels: &[T],
     factor: T,
     total: T,

@@ -3,13 +3,13 @@
 use alloc::vec::Vec;
 
 use crate::error::{Result, check_len, check_shape};
+use crate::exponentials::row_exp;
 use crate::finite::{Operand, Watch, diagnose, overflow_or_invalid};
 use crate::float::Float;
 use crate::kernel::{Kernel, outline_rare};
 use crate::lanes::{Lanes, Mask};
 use crate::logits::{
-    LogitRowFormula, Logits, RowSum, Singly, apply_to_logits, below_max, distance, row_exp, row_normalize,
-    sum_with_exponents,
+    LogitRowFormula, Logits, RowSum, Singly, apply_to_logits, below_max, distance, row_normalize, sum_with_exponents,
 };
 use crate::math;
 use crate::rows::RowsSeen;
@@ -102,7 +102,7 @@ impl<T: Float> LogitRowFormula<T> for EntropyRow {
         } else if row.is_plain() && row.is_max_unique() && is_faint(row.rest.value()) {
             faint_entropy(simd, x, row.max)
         } else {
-            row.log(simd) + distance(simd, exponentials, x, row.max) / row.total().value()
+            row.log(simd) + distance(simd, exponentials, x, row.max) / row.written_total(simd).value()
         };
         RowsSeen::finite(row.is_empty() || row.is_plain() && h.is_finite())
     }
@@ -253,8 +253,8 @@ impl<T: Float> LogitRowFormula<T> for EntropyBackwardRow<'_, T> {
             dx.fill(T::zero());
             return RowsSeen::finite(true);
         }
-        let (dh, distance) = (self.dh[i], distance(simd, dx, x, row.max) / row.total().value());
-        row_normalize(simd, x, row, T::one(), dx);
+        let (dh, distance) = (self.dh[i], distance(simd, dx, x, row.max) / row.written_total(simd).value());
+        row_normalize(simd, x, &row, T::one(), dx);
         let mut watch = Watch::new(simd);
         let mut is_any_faint = Mask::first(simd, 0);
         let twice_least = T::min_positive_value() + T::min_positive_value();

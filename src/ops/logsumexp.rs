@@ -4,13 +4,14 @@ use alloc::vec::Vec;
 
 use super::softmax::Softmax;
 use crate::error::{Result, check_len, check_shape};
+use crate::exponentials::{RowSums, row_exp};
 use crate::finite::{Index, Operand, Watch, diagnose, overflow_or_invalid};
 use crate::float::Float;
 use crate::kernel::{Join, Kernel, outline_rare};
 use crate::lanes::Lanes;
 use crate::logits::{
-    LogitFormula, LogitRowFormula, Logits, Raised, RowSum, RowSums, Singly, apply_to_logits, below_max, row_exp,
-    row_normalize, row_normalize_scaled, sum_with_exponents,
+    LogitFormula, LogitRowFormula, Logits, Raised, RowSum, Singly, apply_to_logits, below_max, row_normalize,
+    row_normalize_scaled, sum_with_exponents,
 };
 use crate::math;
 use crate::reduce::{TwoTerm, sum_terms};
@@ -246,13 +247,20 @@ impl<T: Float> LogitFormula<T> for LogSumExpRow {
             simd,
             x,
             y,
+            |_| false,
             #[inline(always)]
-            |sums, first, _| {
-                let logs = sums.logs(simd);
-                for (i, value) in values[first..].iter_mut().enumerate().take(sums.len()) {
-                    let sum = sums.row(i);
-                    *value = sum.max + logs.as_ref()[i];
-                    seen.finite &= value.is_finite() || sum.is_empty();
+            |_, e, _| e,
+            #[inline(always)]
+            |sums, rows, _| {
+                let results = sums.maxima(simd) + sums.logs(simd);
+                let values = &mut values[rows];
+                values.copy_from_slice(&results.store().as_ref()[..values.len()]);
+                let mut watch = Watch::new(simd);
+                watch.see(results);
+                if !watch.all_finite() {
+                    for (i, value) in values.iter().enumerate() {
+                        seen.finite &= value.is_finite() || sums.row(i).is_empty();
+                    }
                 }
             },
         );
@@ -282,21 +290,23 @@ impl<T: Float> LogitRowFormula<T> for LogSumExpBackwardRow<'_, T> {
             // The probability may bring it back.
             let (dy, scale) = (Scaled::new(self.dy[i], 0), Scaled::new(self.scale, 0));
             let power = T::from(dy.exponent + scale.exponent).unwrap_or_else(T::infinity);
-            row_normalize_scaled(simd, x, row, (dy.mantissa * scale.mantissa, power), dx);
+            row_normalize_scaled(simd, x, &row, (dy.mantissa * scale.mantissa, power), dx);
             return RowsSeen::finite(dx.iter().all(|dx| dx.is_finite()));
         }
-        row_normalize(simd, x, row, factor, dx);
+        row_normalize(simd, x, &row, factor, dx);
         RowsSeen::finite(row.is_plain() && factor.is_finite())
     }
 }
 
-/// A row of entries with weights, and their `exp(x - max)`, where the maximum is over the entries whose weight is not 0.
+/// A row of entries with weights, and their exponentials, where the maximum is over the entries whose weight is not 0.
 struct WeightedEntries<'a, T> {
     b: &'a [T],
     /// `-inf` where the weight is 0.
     x: &'a [T],
     exponentials: &'a [T],
     row: RowSum<T>,
+    /// The sum of `b` times the exponentials as they are written.
+    written_sum: T,
     /// The sum of `b exp(x - max)`, right if the row is calm.
     sum: TwoTerm<T>,
     /// The least and the largest magnitude of the weights that are not 0.
@@ -346,7 +356,7 @@ impl<'a, T: Float> WeightedEntries<'a, T> {
             },
         );
         let row = row_exp(simd, counted, exponentials);
-        let sum = sum_terms(
+        let written_sum = sum_terms(
             simd,
             [&*b, &*exponentials],
             #[inline(always)]
@@ -355,7 +365,17 @@ impl<'a, T: Float> WeightedEntries<'a, T> {
         let smaller = |a, b| if a < b { a } else { b };
         let larger = |a, b| if a < b { b } else { a };
         let weights = [lightest.fold(smaller), heaviest.fold(larger)];
-        Self { b, x: counted, exponentials, row, sum, weights, least: least.fold(smaller) }
+        let sum = row.in_units_of_max(simd, written_sum);
+        Self {
+            b,
+            x: counted,
+            exponentials,
+            row,
+            written_sum: written_sum.value(),
+            sum,
+            weights,
+            least: least.fold(smaller),
+        }
     }
 
     /// Whether the sum is right as it is. The weight of the maximum is then too large for what underflowed beside it to count.
@@ -559,7 +579,7 @@ impl<T: Float> LogitRowFormula<T> for WeightedBackwardRow<'_, T> {
                 let (terms, sum) = (entries.terms(), sum.value());
                 return RowsSeen::finite(outline_rare(simd, WideGradient { terms, dy, sum, exponent, dx }));
             }
-            Total::Sum { .. } | Total::Fault => entries.sum.value(),
+            Total::Sum { .. } | Total::Fault => entries.written_sum,
         };
         let (dy, sum) = (Lanes::splat(simd, dy), Lanes::splat(simd, sum));
         let mut watch = Watch::new(simd);

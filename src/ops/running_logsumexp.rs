@@ -4,11 +4,12 @@ use alloc::vec;
 use alloc::vec::Vec;
 
 use crate::error::{Error, Result};
+use crate::exponentials::row_exp;
 use crate::finite::{Operand, diagnose, overflow_or_invalid};
 use crate::float::Float;
 use crate::kernel::{Join, Kernel, launch};
 use crate::lanes::Lanes;
-use crate::logits::{LogitRowFormula, Logits, Singly, apply_to_logits, below_max, row_exp};
+use crate::logits::{LogitRowFormula, Logits, Singly, apply_to_logits, below_max};
 use crate::math;
 use crate::reduce::TwoTerm;
 use crate::rows::RowsSeen;

@@ -4,11 +4,12 @@ use alloc::vec::Vec;
 use core::ops::Range;
 
 use crate::error::{Error, Result, Shape, check_shape};
+use crate::exponentials::RowSums;
 use crate::finite::{Index, Operand, Watch, diagnose, overflow_or_invalid};
 use crate::float::Float;
-use crate::kernel::{Kernel, Runs, outline};
+use crate::kernel::{Join, Kernel, Runs, outline};
 use crate::lanes::Lanes;
-use crate::logits::{LogitFormula, LogitRows, Logits, RowSums, apply_to_logits, row_pair};
+use crate::logits::{LogitFormula, LogitRows, Logits, RowSum, apply_to_logits};
 use crate::math;
 use crate::moments::Extended;
 use crate::rows::{RowFormula, RowsSeen, Rowwise, apply};
@@ -433,26 +434,52 @@ impl<T: Float> LogitFormula<T> for SoftmaxRow {
             simd,
             x,
             y,
+            |_| false,
             #[inline(always)]
-            |sums, first, y| {
+            |_, e, _| e,
+            #[inline(always)]
+            |sums, rows, y| {
                 let weights = sums.weights(simd);
-                for i in 0..sums.len() {
-                    let (_, y) = row_pair(x, y, first + i);
-                    let sum = sums.row(i);
-                    if sum.is_empty() {
-                        y.fill(match self.empty {
-                            EmptyRow::Zeros => T::zero(),
-                            EmptyRow::Uniform => T::one() / T::from(x.cols()).unwrap_or_else(T::max_value),
-                        });
-                        seen.empty += 1;
-                    } else {
-                        weights.apply(simd, i, y);
-                        seen.finite &= sum.is_plain();
+                for (i, y) in y.rows_mut(rows.clone()).enumerate() {
+                    weights.apply(simd, i, y);
+                }
+                if !sums.have_maxima_below(simd, T::infinity()) {
+                    for (i, (x, y)) in x.rows_in(rows.clone()).zip(y.rows_mut(rows)).enumerate() {
+                        seen = seen.join(self.write_unusual(x, sums.row(i).max, y));
                     }
                 }
             },
         );
         seen
+    }
+}
+
+impl SoftmaxRow {
+    /// Writes a row that has no finite maximum, or a NaN: one that is empty, or in which `+inf` shares the probability with
+    /// its like.
+    #[cold]
+    #[inline(never)]
+    fn write_unusual<T: Float>(self, x: &[T], max: T, y: &mut [T]) -> RowsSeen {
+        let share = |count: usize| T::one() / T::from(count).unwrap_or_else(T::max_value);
+        if x.iter().any(|x| x.is_nan()) {
+            y.fill(T::nan());
+            return RowsSeen::finite(false);
+        }
+        if max == T::infinity() {
+            let probability = share(x.iter().filter(|&&x| x == max).count());
+            for (y, &x) in y.iter_mut().zip(x) {
+                *y = if x == max { probability } else { T::zero() };
+            }
+            return RowsSeen::finite(false);
+        }
+        if max.is_finite() {
+            return RowsSeen::finite(true);
+        }
+        y.fill(match self.empty {
+            EmptyRow::Zeros => T::zero(),
+            EmptyRow::Uniform => share(x.len()),
+        });
+        RowsSeen { finite: true, empty: 1 }
     }
 }
 
@@ -602,20 +629,18 @@ impl<T: Float> LogitFormula<T> for LogSoftmaxRow {
             simd,
             x,
             y,
+            |_| false,
             #[inline(always)]
-            |sums, first, y| {
-                let logs = sums.logs(simd);
-                for i in 0..sums.len() {
-                    let (x, y) = row_pair(x, y, first + i);
-                    let (sum, log) = (sums.row(i), logs.as_ref()[i]);
-                    if sum.is_empty() {
-                        y.fill(T::neg_infinity());
-                        seen.empty += 1;
-                    } else if sum.max.abs() < T::max_value() * T::epsilon() / T::from(8).expect("a small integer") {
-                        subtract(simd, x, [sum.max, log], y);
-                        seen.finite &= sum.is_plain();
-                    } else {
-                        seen.finite &= subtract_far(x, [sum.max, log], y) && sum.is_plain();
+            |x, _, max| x - max,
+            #[inline(always)]
+            |sums, rows, y| {
+                let logs = sums.logs(simd).store();
+                for (i, y) in y.rows_mut(rows.clone()).enumerate() {
+                    subtract(simd, logs.as_ref()[i], y);
+                }
+                if !sums.have_maxima_below(simd, largest_common()) {
+                    for (i, (x, y)) in x.rows_in(rows.clone()).zip(y.rows_mut(rows)).enumerate() {
+                        seen = seen.join(write_unusual_log(x, &sums.row(i), logs.as_ref()[i], y));
                     }
                 }
             },
@@ -624,29 +649,39 @@ impl<T: Float> LogitFormula<T> for LogSoftmaxRow {
     }
 }
 
-/// Writes `(x - max) - log`. It is finite where `x` is, if the maximum is too small to change the largest number.
-#[inline(always)]
-fn subtract<T: Float, S: Simd<T>>(simd: S, x: &[T], subtrahends: [T; 2], y: &mut [T]) {
-    let [max, log] = [Lanes::splat(simd, subtrahends[0]), Lanes::splat(simd, subtrahends[1])];
-    sweep_groups(
-        simd,
-        [x],
-        T::zero(),
-        y,
-        #[inline(always)]
-        |[[a], [b], [c], [d]]| {
-            let mut results = [a, b, c, d];
-            for x in &mut results {
-                *x = (*x - max) - log;
-            }
-            results
-        },
-    );
+/// A maximum below it is too small to change the largest number.
+fn largest_common<T: Float>() -> T {
+    T::max_value() * T::epsilon() / T::from(8).expect("a small integer")
 }
 
-/// The same of any maximum; whether it is finite where `x` is above `-inf`.
+/// Writes a row whose maximum is far from 0 or infinite, if it is not written already.
 #[cold]
 #[inline(never)]
+fn write_unusual_log<T: Float>(x: &[T], sum: &RowSum<T>, log: T, y: &mut [T]) -> RowsSeen {
+    if sum.is_empty() {
+        y.fill(T::neg_infinity());
+        return RowsSeen { finite: true, empty: 1 };
+    }
+    let is_finite = sum.max.abs() < largest_common() || subtract_far(x, [sum.max, log], y);
+    RowsSeen::finite(is_finite && sum.is_plain())
+}
+
+/// Writes `(x - max) - log`, the difference being there already. It is finite where `x` is, if the maximum is [common].
+///
+/// [common]: largest_common
+#[inline(always)]
+fn subtract<T: Float, S: Simd<T>>(simd: S, log: T, y: &mut [T]) {
+    let log = Lanes::splat(simd, log);
+    let (blocks, tail) = T::blocks_mut(y);
+    for block in blocks {
+        *block = (Lanes::load(simd, block) - log).store();
+    }
+    if !tail.is_empty() {
+        store_tail(load_tail(simd, tail, T::zero()) - log, tail);
+    }
+}
+
+/// The same of any maximum, from the row; whether it is finite where `x` is above `-inf`.
 fn subtract_far<T: Float>(x: &[T], [max, log]: [T; 2], y: &mut [T]) -> bool {
     for (y, &x) in y.iter_mut().zip(x) {
         *y = if x == max { -log } else { (x - max) - log };
