@@ -194,12 +194,26 @@ impl<T: Float> RowSums<T> {
         (is_usual | !Mask::first(simd, self.len)).all()
     }
 
-    /// See [`RowSum::log`].
+    /// `ln(sum(exp(x - max)))`, where the maxima are kept apart: rounded, and what it lacks.
     #[inline(always)]
-    pub(crate) fn logs<S: Simd<T>>(&self, simd: S) -> Lanes<T, S> {
-        let others = Lanes::load(simd, &self.ones) - Lanes::splat(simd, T::one());
-        let (sum, error) = others.two_sum(Lanes::load(simd, &self.sum));
-        math::ln_1p::ln_1p(sum + (error + Lanes::load(simd, &self.error)))
+    pub(crate) fn logs<S: Simd<T>>(&self, simd: S) -> (Lanes<T, S>, Lanes<T, S>) {
+        let [ones, rest, error] = [&self.ones, &self.sum, &self.error].map(
+            #[inline(always)]
+            |block| Lanes::load(simd, block),
+        );
+        let (total, rounding) = ones.two_sum(rest);
+        let (total, error) = total.fast_two_sum(rounding + error);
+        math::ln_parts(total, error)
+    }
+
+    /// `ln(sum(exp(x)))`, where the maxima are kept apart.
+    #[inline(always)]
+    pub(crate) fn log_sums<S: Simd<T>>(&self, simd: S) -> Lanes<T, S> {
+        let (log, rest) = self.logs(simd);
+        // They may nearly cancel.
+        let (sum, error) = log.two_sum(self.maxima(simd));
+        let result = sum + (error + rest);
+        result.eq(result).select(result, sum) // the rounding error of an infinite sum is NaN
     }
 
     /// What the exponentials of each row are multiplied by to become probabilities.

@@ -6,9 +6,9 @@ use nanproof::{
     LayerNormGradients, LogSumExp, MatMut, MatRef, Origin, Reduction, RmsNorm, Safe, Softmax, TensorStats, Variance,
     binary_cross_entropy, binary_cross_entropy_backward, clip_unitwise, cosine_similarity_backward,
     cross_entropy_backward, cross_entropy_in_place, cross_entropy_with_gradient, dot_backward, elu, kl_divergence,
-    kl_divergence_backward, l2_norm_backward, layer_norm_backward, log_softmax_with, lp_norm, lp_norm_backward,
-    lp_norm_rows_backward, matmul_backward, mean_rows, normalize_backward, rms_norm_backward, safe_div_backward,
-    safe_pow_backward, softmax, std_rows_backward, sum_backward, xlogy_backward,
+    kl_divergence_backward, l2_norm_backward, layer_norm_backward, log_softmax_with, logsumexp, lp_norm,
+    lp_norm_backward, lp_norm_rows_backward, matmul_backward, mean_rows, normalize_backward, rms_norm_backward,
+    safe_div_backward, safe_pow_backward, softmax, std_rows_backward, sum_backward, xlogy_backward,
 };
 
 /// The gradients multiply by transposes; a report speaks of the operands as they were passed in.
@@ -529,6 +529,18 @@ fn adamw_corrects_its_means_after_many_steps() -> nanproof::Result<()> {
         let corrected = (1.0 - beta2) / -(beta2.ln() * f64::from(t)).exp_m1();
         let ratio = f64::from(w[0]) * corrected.sqrt();
         assert!((ratio + 1.0).abs() < 4.0 * f64::from(f32::EPSILON), "{beta2}^{t}: {ratio}");
+    }
+    Ok(())
+}
+
+/// The logarithm was rounded twice before a negative maximum took half of it.
+#[test]
+fn logsumexp_of_numbers_below_zero() -> nanproof::Result<()> {
+    for x in [[-0.7619344223445648, -0.22034605409057148], [-0.22590956112289523, -0.7548703187474559]] {
+        let mut y = [0.0];
+        logsumexp(MatRef::new(&x, 1, 2)?, &mut y)?;
+        let error = ulp_error(y[0], reference::logsumexp(&x));
+        assert!(error <= 2.0, "{x:?}: {error}");
     }
     Ok(())
 }

@@ -606,7 +606,7 @@ impl<T: Float> LogitFormula<T> for CrossEntropyRow<'_, T> {
             |_, e, _| e,
             #[inline(always)]
             |sums, rows, dx| {
-                let logs = sums.logs(simd).store();
+                let logs = sums.logs(simd).0.store();
                 for (k, i) in rows.enumerate() {
                     let (x, dx) = row_pair(x, dx, i);
                     let sum = (&sums.row(k), logs.as_ref()[k]);

@@ -252,7 +252,7 @@ impl<T: Float> LogitFormula<T> for LogSumExpRow {
             |_, e, _| e,
             #[inline(always)]
             |sums, rows, _| {
-                let results = sums.maxima(simd) + sums.logs(simd);
+                let results = sums.log_sums(simd);
                 let values = &mut values[rows];
                 values.copy_from_slice(&results.store().as_ref()[..values.len()]);
                 let mut watch = Watch::new(simd);

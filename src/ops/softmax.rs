@@ -634,7 +634,7 @@ impl<T: Float> LogitFormula<T> for LogSoftmaxRow {
             |x, _, max| x - max,
             #[inline(always)]
             |sums, rows, y| {
-                let logs = sums.logs(simd).store();
+                let logs = sums.logs(simd).0.store();
                 for (i, y) in y.rows_mut(rows.clone()).enumerate() {
                     subtract(simd, logs.as_ref()[i], y);
                 }
