@@ -71,7 +71,7 @@ fn bytes(passes: usize, len: usize) -> f64 {
 
 /// The limits of passes of one kind; the mixture that a case makes of them is its own limit.
 fn passes(x: &RefCell<Aligned<f32>>) -> [Contender<'_>; 3] {
-    let Passes { read, copy, scale } = Passes::best();
+    let Passes { read, copy, scale, .. } = Passes::best();
     let len = x.borrow().len();
     [
         Contender::new(format!("{LIMIT} read"), bytes(1, len), move || {
@@ -263,7 +263,7 @@ impl Bench<'_> {
         let (a, mut b, work) = (uniform(len, 1), uniform(len, 2), bytes(3, len));
         b.iter_mut().step_by(1000).for_each(|b| *b = 0.0);
         let (a, b): (&[f32], &[f32]) = (&a, &b);
-        let [ours, theirs, copied] = [(); 3].map(|()| RefCell::new(Aligned::zeros(len)));
+        let [ours, theirs, copied, divided] = [(); 4].map(|()| RefCell::new(Aligned::zeros(len)));
         let ours_call = || {
             nanproof::safe_div(black_box(a), black_box(b), &mut ours.borrow_mut()).expect("the quotients are finite");
         };
@@ -274,11 +274,14 @@ impl Bench<'_> {
         if self.is_right(&name, "naive", &theirs.borrow(), &ours.borrow()) {
             contenders.push(Contender::new("naive", work, their_call));
         }
-        let Passes { read, copy, .. } = Passes::best();
+        let Passes { read, copy, divide, .. } = Passes::best();
         contenders.push(Contender::new(LIMIT, work, || {
             black_box(read(black_box(a)));
             copy(black_box(b), &mut copied.borrow_mut());
         }));
+        // Of the unit that divides: no check, no choice.
+        let quotients = || divide(black_box(a), black_box(b), &mut divided.borrow_mut());
+        contenders.push(Contender::new("limit divide", work, quotients));
         self.measure(name, work, contenders, 3 * len);
     }
 }

@@ -177,6 +177,8 @@ pub struct Passes {
     pub copy: fn(&[f32], &mut [f32]),
     /// Reads an array and writes it again.
     pub scale: fn(&mut [f32], f32),
+    /// Writes the quotients of two arrays.
+    pub divide: fn(&[f32], &[f32], &mut [f32]),
 }
 
 impl Passes {
@@ -218,7 +220,8 @@ const REGISTERS: usize = 2;
 /// The passes of an instruction set, by its intrinsics: left to the compiler they would be of half the width.
 #[cfg(target_arch = "x86_64")]
 macro_rules! passes {
-    ($module:ident, $feature:literal, $lanes:literal, $load:ident, $store:ident, $add:ident, $mul:ident, $splat:ident) => {
+    ($module:ident, $feature:literal, $lanes:literal, $load:ident, $store:ident, $add:ident, $mul:ident, $div:ident,
+     $splat:ident) => {
         mod $module {
             use std::arch::x86_64::*;
             use std::hint::black_box;
@@ -232,6 +235,7 @@ macro_rules! passes {
                 read: |x| unsafe { read(x) },
                 copy: |x, y| unsafe { copy(x, y) },
                 scale: |x, factor| unsafe { scale(x, factor) },
+                divide: |a, b, q| unsafe { divide(a, b, q) },
             };
 
             #[target_feature(enable = $feature)]
@@ -271,20 +275,41 @@ macro_rules! passes {
                 }
                 plain::scale(tail, factor);
             }
+
+            #[target_feature(enable = $feature)]
+            fn divide(a: &[f32], b: &[f32], q: &mut [f32]) {
+                let ((a, a_tail), (b, b_tail)) = (a.as_chunks::<$lanes>(), b.as_chunks::<$lanes>());
+                let (q, q_tail) = q.as_chunks_mut::<$lanes>();
+                for ((a, b), q) in a.iter().zip(b).zip(q) {
+                    // SAFETY: the chunks are as long as the register.
+                    unsafe { $store(q.as_mut_ptr(), $div($load(a.as_ptr()), $load(b.as_ptr()))) };
+                }
+                plain::divide(a_tail, b_tail, q_tail);
+            }
         }
     };
 }
 
 #[cfg(target_arch = "x86_64")]
-passes!(avx, "avx", 8, _mm256_loadu_ps, _mm256_storeu_ps, _mm256_add_ps, _mm256_mul_ps, _mm256_set1_ps);
+passes!(avx, "avx", 8, _mm256_loadu_ps, _mm256_storeu_ps, _mm256_add_ps, _mm256_mul_ps, _mm256_div_ps, _mm256_set1_ps);
 #[cfg(target_arch = "x86_64")]
-passes!(avx512, "avx512f", 16, _mm512_loadu_ps, _mm512_storeu_ps, _mm512_add_ps, _mm512_mul_ps, _mm512_set1_ps);
+passes!(
+    avx512,
+    "avx512f",
+    16,
+    _mm512_loadu_ps,
+    _mm512_storeu_ps,
+    _mm512_add_ps,
+    _mm512_mul_ps,
+    _mm512_div_ps,
+    _mm512_set1_ps
+);
 
 /// The passes as the compiler makes them, and the tails of the others.
 mod plain {
     use super::Passes;
 
-    pub const PASSES: Passes = Passes { read, copy, scale };
+    pub const PASSES: Passes = Passes { read, copy, scale, divide };
 
     pub fn read(x: &[f32]) -> f32 {
         let mut sums = [0.0; 32];
@@ -303,5 +328,11 @@ mod plain {
 
     pub fn scale(x: &mut [f32], factor: f32) {
         x.iter_mut().for_each(|x| *x *= factor);
+    }
+
+    pub fn divide(a: &[f32], b: &[f32], q: &mut [f32]) {
+        for ((q, a), b) in q.iter_mut().zip(a).zip(b) {
+            *q = a / b;
+        }
     }
 }
