@@ -63,7 +63,7 @@ impl<T: Float> RowSums<T> {
         let at_once = rows_at_once::<T>(x.cols());
         let [zero, lowest] = [T::zero(), T::neg_infinity()].map(T::fill);
         let mut differences = Vec::new();
-        let mut largest: Square<T> = [lowest; MOST_LANES];
+        let mut largest: Square<T> = [zero; MOST_LANES]; // also where there is no row
         for (largest, x) in largest.iter_mut().zip(x.rows_in(0..at_once)) {
             *largest = lane_maxima(simd, x).store();
         }
