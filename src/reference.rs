@@ -1116,7 +1116,7 @@ pub fn kl_divergence_backward<T: Float>(p: T, log_q: T, g: T) -> [Wide; 2] {
     let (wide, wide_g) = (Wide::new(p), Wide::new(g));
     match p {
         _ if p.is_zero() => [Wide::ZERO; 2],
-        _ if g.is_zero() && log_q == T::neg_infinity() => [Wide::ZERO, -(wide_g * wide)],
+        _ if g.is_zero() && p > T::zero() && log_q == T::neg_infinity() => [Wide::ZERO, -(wide_g * wide)],
         _ => [wide_g * (wide.ln() + Wide::ONE - Wide::new(log_q)), -(wide_g * wide)],
     }
 }

@@ -596,7 +596,7 @@ fn divergences<T: Float>(u: &mut Unstructured<'_>) -> Drawn<()> {
         let want = if p.is_zero() { T::zero() } else { -(g * p) };
         assert!(same(dlog_q[i], want), "{context}: dlog_q is {:e}", dlog_q[i]);
         let [want, _] = reference::kl_divergence_backward(p, log_q, g);
-        if p.is_zero() || (g.is_zero() && log_q == T::neg_infinity()) {
+        if p.is_zero() || (g.is_zero() && p > T::zero() && log_q == T::neg_infinity()) {
             assert!(dp[i].is_zero(), "{context}: dp is {:e}", dp[i]);
         } else if is_finite(want) {
             let size = (divergence_size(p, log_q) + wide_of(1.0)) * Wide::new(g).abs();
