@@ -16,7 +16,7 @@ use crate::math::relative_exp::{RelativeExp, far_from, limit};
 use crate::moments::Extended;
 use crate::reduce::TwoTerm;
 use crate::simd::Simd;
-use crate::sweep::{load_tail, store_tail};
+use crate::sweep::{load_tail, map_row, store_tail};
 use crate::view::{MatMut, MatRef};
 
 /// The lanes of a block of the smallest type.
@@ -246,15 +246,12 @@ impl<T: Float> Weights<T> {
 /// Multiplies a row by a factor in two terms.
 #[inline(always)]
 pub(crate) fn multiply<T: Float, S: Simd<T>>(factor: Lanes<T, S>, error: Lanes<T, S>, y: &mut [T]) {
-    let simd = factor.simd;
-    let product = |e: Lanes<T, S>| e.mul_add(factor, e * error);
-    let (blocks, tail) = T::blocks_mut(y);
-    for block in blocks {
-        *block = product(Lanes::load(simd, block)).store();
-    }
-    if !tail.is_empty() {
-        store_tail(product(load_tail(simd, tail, T::zero())), tail);
-    }
+    map_row(
+        factor.simd,
+        y,
+        #[inline(always)]
+        |e| e.mul_add(factor, e * error),
+    );
 }
 
 /// Goes through a row once for the maximum and once for the sum, and writes the exponentials to `y`, if that is not empty: in

@@ -1,4 +1,4 @@
-//! Rows of logits: what they are read as, and the exponentials that softmax and its kin share.
+//! Rows of logits: what they are read as, and what softmax and its kin need to know of their exponentials.
 
 use alloc::vec::Vec;
 

@@ -386,6 +386,19 @@ pub(crate) fn sweep_groups<T: Float, S: Simd<T>, const N: usize>(
     y.finish(simd, &y_rest);
 }
 
+/// Replaces the elements of a row by `f` of them. The tail stays in registers: in a short row most of the time would go to
+/// copying it. `f` is compiled twice, so it is for short ones.
+#[inline(always)]
+pub(crate) fn map_row<T: Float, S: Simd<T>>(simd: S, y: &mut [T], f: impl Fn(Lanes<T, S>) -> Lanes<T, S>) {
+    let (blocks, tail) = T::blocks_mut(y);
+    for block in blocks {
+        *block = f(Lanes::load(simd, block)).store();
+    }
+    if !tail.is_empty() {
+        store_tail(f(load_tail(simd, tail, T::zero())), tail);
+    }
+}
+
 /// A tail, shorter than a block, with `fill` in the lanes past its end.
 #[inline(always)]
 pub(crate) fn load_tail<T: Float, S: Simd<T>>(simd: S, tail: &[T], fill: T) -> Lanes<T, S> {

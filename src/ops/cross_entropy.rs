@@ -397,11 +397,8 @@ impl<'a, T: Float> Job<'a, T> {
     /// Whether a class of probability 0 is part of the target of a row that counts.
     fn is_impossible(&self, i: usize) -> bool {
         let (logits, mut classes) = (self.read(), 0..self.logits.cols());
-        !self.ignores_row(i) && classes.any(|j| logits.get(i, j) == Some(T::neg_infinity()) && self.is_wanted(i, j))
-    }
-
-    fn ignores_row(&self, i: usize) -> bool {
-        matches!(self.targets, Targets::Classes(classes) if self.options.ignores(classes[i]))
+        !self.options.ignores_row(self.targets, i)
+            && classes.any(|j| logits.get(i, j) == Some(T::neg_infinity()) && self.is_wanted(i, j))
     }
 
     /// Whether all that is read is so far from the ends of the range that no loss or gradient can be infinite or NaN.
@@ -416,7 +413,7 @@ impl<'a, T: Float> Job<'a, T> {
         options.smoothing == T::zero()
             && options.z_loss < power(20)
             && options.weights.is_none_or(|weights| weights.iter().all(is_tame_weight))
-            && (0..self.logits.rows()).filter(|&i| !self.ignores_row(i)).all(|i| {
+            && (0..self.logits.rows()).filter(|&i| !self.options.ignores_row(self.targets, i)).all(|i| {
                 let target = logits.get(i, classes[i] as usize).unwrap_or_else(T::nan);
                 target.abs() < limit
                     && match options.mask {
@@ -432,7 +429,8 @@ impl<'a, T: Float> Job<'a, T> {
     #[cold]
     fn diagnose(&self, losses: &[T], value: T, dlogits: Option<MatRef<'_, T>>) -> Result<()> {
         let logits = self.read();
-        let counts = |index| !matches!(index, Index::Cell(i, j) if self.ignores_row(i) || !logits.keeps(i, j));
+        let is_read = |i, j| !self.options.ignores_row(self.targets, i) && logits.keeps(i, j);
+        let counts = |index| !matches!(index, Index::Cell(i, j) if !is_read(i, j));
         // The sum or the mean is finite all the same.
         let rescued = |_, loss| value.is_finite() && loss == T::infinity();
         let labels = match self.targets {
@@ -518,6 +516,11 @@ impl<T: Float> CrossEntropy<'_, T> {
         self.smoothing == T::zero() && self.z_loss == T::zero() && self.weights.is_none() && self.mask.is_none()
     }
 
+    /// Whether a row has no loss.
+    fn ignores_row(&self, targets: Targets<'_, T>, i: usize) -> bool {
+        matches!(targets, Targets::Classes(classes) if self.ignores(classes[i]))
+    }
+
     /// Whether rows with this class as target are ignored.
     fn ignores(&self, class: u32) -> bool {
         Some(class) == self.ignore || self.weight(class as usize) == T::zero()
@@ -601,7 +604,7 @@ impl<T: Float> LogitFormula<T> for CrossEntropyRow<'_, T> {
             x,
             dx,
             #[inline(always)]
-            |i| self.ignores(first + i),
+            |i| self.options.ignores_row(self.targets, first + i),
             #[inline(always)]
             |_, e, _| e,
             #[inline(always)]
@@ -621,10 +624,6 @@ impl<T: Float> LogitFormula<T> for CrossEntropyRow<'_, T> {
 }
 
 impl<T: Float> CrossEntropyRow<'_, T> {
-    fn ignores(&self, i: usize) -> bool {
-        matches!(self.targets, Targets::Classes(classes) if self.options.ignores(classes[i]))
-    }
-
     /// Makes the exponentials in `dx` the gradient of row `i`, and returns the loss and whether all is finite.
     #[inline(always)]
     fn finish<S: Simd<T>>(
@@ -636,7 +635,7 @@ impl<T: Float> CrossEntropyRow<'_, T> {
         dx: &mut [T],
         labels: &mut Vec<T>,
     ) -> (T, bool) {
-        if self.ignores(i) {
+        if self.options.ignores_row(self.targets, i) {
             dx.fill(T::zero());
             return (T::zero(), true);
         }

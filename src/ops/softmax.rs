@@ -15,7 +15,7 @@ use crate::moments::Extended;
 use crate::rows::{RowFormula, RowsSeen, Rowwise, apply};
 use crate::scaled::{Scaled, power};
 use crate::simd::Simd;
-use crate::sweep::{GROUP, each_group, each_group_in_place, load_tail, store_tail, sweep, sweep_groups};
+use crate::sweep::{GROUP, each_group, each_group_in_place, load_tail, map_row, store_tail, sweep, sweep_groups};
 use crate::view::{MatMut, MatRef};
 
 /// What softmax gives for a row whose every entry is `-inf`.
@@ -333,7 +333,11 @@ pub fn log_softmax_with<T: Float>(options: Softmax<'_, T>, x: MatRef<'_, T>, mut
 fn lift_sunk<T: Float>(logits: Logits<'_, T>, mut y: MatMut<'_, T>) -> bool {
     let mut is_finite = true;
     for i in 0..y.rows() {
-        let has_sunk = |(j, &y): (usize, &T)| y == T::neg_infinity() && logits.is_of_numbers(i, j);
+        let is_low = |y| y == T::neg_infinity();
+        if y.as_ref().all_of_row(i, |y| !is_low(y)) {
+            continue;
+        }
+        let has_sunk = |(j, &y): (usize, &T)| is_low(y) && logits.is_of_numbers(i, j);
         if !y.as_ref().row_iter(i).enumerate().any(has_sunk) {
             continue;
         }
@@ -672,13 +676,12 @@ fn write_unusual_log<T: Float>(x: &[T], sum: &RowSum<T>, log: T, y: &mut [T]) ->
 #[inline(always)]
 fn subtract<T: Float, S: Simd<T>>(simd: S, log: T, y: &mut [T]) {
     let log = Lanes::splat(simd, log);
-    let (blocks, tail) = T::blocks_mut(y);
-    for block in blocks {
-        *block = (Lanes::load(simd, block) - log).store();
-    }
-    if !tail.is_empty() {
-        store_tail(load_tail(simd, tail, T::zero()) - log, tail);
-    }
+    map_row(
+        simd,
+        y,
+        #[inline(always)]
+        |difference| difference - log,
+    );
 }
 
 /// The same of any maximum, from the row; whether it is finite where `x` is above `-inf`.
