@@ -59,6 +59,9 @@ const DIRECT_PANELS: usize = 8;
 /// Rows of A below which packing B does not pay.
 const DIRECT_ROWS: usize = 64;
 
+/// Rows of A up to which a large B is read once and as it lies.
+const THIN_ROWS: usize = 96;
+
 /// Elements of B beyond which it does not stay in the L2 cache.
 const LARGE: usize = 1 << 18;
 
@@ -211,7 +214,7 @@ impl<T: Float> Tiled<T> for Gemm<'_, T> {
         if self.c.rows() == 1 && self.c.has_rows() && gemv::fits(self.b) {
             return gemv::row(simd, &mut self);
         }
-        if self.c.rows() < DIRECT_ROWS && self.c.has_rows() && is_direct(self.b) && self.b.area() > LARGE {
+        if self.c.rows() <= THIN_ROWS && self.c.has_rows() && is_direct(self.b) && self.b.area() > LARGE {
             return thin::multiply::<T, S, ROWS, MID, LOW, BLOCKS>(simd, &mut self);
         }
         if Narrow::<T, MID, 1>(&mut self).fits() {
@@ -387,32 +390,25 @@ impl<T: Float, const BLOCKS: usize> Banded for Pass<'_, '_, T, BLOCKS> {
             col -= width;
             let sums: Sums<T, S, ROWS, BLOCKS> = tile(no_sums(simd), &left, slab.panel(col), depth);
             let at = place.cols.start + col..place.cols.end.min(place.cols.start + col + width);
-            let is_whole = at.len() == width;
-            match &mut gemm.c {
-                Target::Matrix(c)
-                    if rows.len() == ROWS && store.is_plain() && (is_whole || may_run_over(c, &rows, &at, width)) =>
-                {
-                    let (lines, stride) = c.lines_mut(rows.start, at.start);
-                    store_whole(
-                        sums,
-                        &mut watch,
-                        #[inline(always)]
-                        |i, blocks| write_blocks(lines.get_mut(i * stride..), blocks),
-                    );
-                }
-                Target::Rows(c) if rows.len() == ROWS && store.is_plain() && is_whole => {
-                    let c = &mut c[rows.clone()];
-                    store_whole(
-                        sums,
-                        &mut watch,
-                        #[inline(always)]
-                        |i, blocks| write_blocks(c[i].get_mut(at.start..), blocks),
-                    );
-                }
-                c => {
-                    let sums = &mut in_memory(sums);
-                    finite &= outline(simd, Edge { store, sums, rows: rows.clone(), cols: at, c });
-                }
+            let is_whole = gemm.c.has_rows() && rows.len() == ROWS && at.len() == width;
+            if store.is_plain() && (is_whole || may_run_over(&gemm.c, &rows, &at, width)) {
+                gemm.c.each_line::<ROWS>(
+                    rows.start,
+                    at.start,
+                    #[inline(always)]
+                    |i, c| write_blocks(c, store_all(sums[i])),
+                );
+                watch_all(sums, &mut watch);
+            } else if is_whole && store.is_added() {
+                gemm.c.each_line::<ROWS>(
+                    rows.start,
+                    at.start,
+                    #[inline(always)]
+                    |i, c| add_blocks(c, store.alpha, sums[i], &mut watch),
+                );
+            } else {
+                let sums = &mut in_memory(sums);
+                finite &= outline(simd, Edge { store, sums, rows: rows.clone(), cols: at, c: &mut gemm.c });
             }
         }
         finite && watch.all_finite()
@@ -422,9 +418,9 @@ impl<T: Float, const BLOCKS: usize> Banded for Pass<'_, '_, T, BLOCKS> {
 /// Whether a tile of this width, wider than these columns, may be written to C: what it runs over is of C, too, and comes
 /// later.
 #[inline(always)]
-fn may_run_over<T>(c: &MatMut<'_, T>, rows: &Range<usize>, cols: &Range<usize>, width: usize) -> bool {
+fn may_run_over<T>(c: &Target<'_, T>, rows: &Range<usize>, cols: &Range<usize>, width: usize) -> bool {
     let n = c.cols();
-    c.as_ref().is_gapless() && cols.end == n && (c.rows() - rows.end) * n + cols.len() >= width
+    c.is_gapless() && cols.end == n && (c.rows() - rows.end) * n + cols.len() >= width
 }
 
 /// The sums of a tile, out of the registers.
@@ -439,27 +435,39 @@ fn in_memory<T: Float, S: Simd<T>, const ROWS: usize, const BLOCKS: usize>(
     blocks
 }
 
-/// Hands out the sums of a tile row by row.
+/// Looks at the sums of a tile.
 #[inline(always)]
-fn store_whole<T: Float, S: Simd<T>, const ROWS: usize, const BLOCKS: usize>(
+fn watch_all<T: Float, S: Simd<T>, const ROWS: usize, const BLOCKS: usize>(
     sums: Sums<T, S, ROWS, BLOCKS>,
     watch: &mut Watch<T, S>,
-    mut write: impl FnMut(usize, [T::Block; BLOCKS]),
 ) {
-    // Short loops, so that the sums stay in registers.
-    for (i, sums) in sums.iter().enumerate() {
-        write(i, store_all(*sums));
-    }
     for sum in sums.as_flattened() {
         watch.see(*sum);
     }
 }
 
-/// Writes blocks to the beginning of a line, if there is one.
+/// Writes blocks to the beginning of a line, if they fit.
 #[inline(always)]
-fn write_blocks<T: Float, const BLOCKS: usize>(line: Option<&mut [T]>, blocks: [T::Block; BLOCKS]) {
-    if let Some(c) = line.and_then(|line| T::blocks_mut(line).0.first_chunk_mut()) {
+fn write_blocks<T: Float, const BLOCKS: usize>(line: &mut [T], blocks: [T::Block; BLOCKS]) {
+    if let Some(c) = T::blocks_mut(line).0.first_chunk_mut() {
         *c = blocks;
+    }
+}
+
+/// Adds a factor times the sums of a row of a tile to the beginning of a line, if they fit.
+#[inline(always)]
+fn add_blocks<T: Float, S: Simd<T>, const BLOCKS: usize>(
+    line: &mut [T],
+    factor: T,
+    sums: [Lanes<T, S>; BLOCKS],
+    watch: &mut Watch<T, S>,
+) {
+    if let Some(c) = T::blocks_mut(line).0.first_chunk_mut::<BLOCKS>() {
+        for j in 0..BLOCKS {
+            let new = sums[j].all(factor).mul_add(sums[j], Lanes::load(sums[j].simd, &c[j]));
+            watch.see(new);
+            c[j] = new.store();
+        }
     }
 }
 
@@ -516,6 +524,12 @@ impl<T: Float> Store<'_, T> {
     #[inline(always)]
     fn is_plain(self) -> bool {
         self.alpha.is_one() && matches!(self.old, Old::Scaled(beta) if beta.is_zero())
+    }
+
+    /// Whether the sums, times a factor, are added to C.
+    #[inline(always)]
+    fn is_added(self) -> bool {
+        matches!(self.old, Old::Scaled(beta) if beta.is_one())
     }
 
     /// Writes the first `len` sums of a block to C at this row and column, where this part of its memory begins.

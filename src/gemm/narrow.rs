@@ -6,7 +6,7 @@ use core::mem;
 
 use super::micro::{Left, Right, Sums, no_sums, tile};
 use super::pack::pack_panels;
-use super::{Gemm, in_memory, store_whole, write_blocks};
+use super::{Gemm, in_memory, store_all, watch_all, write_blocks};
 use crate::finite::Watch;
 use crate::float::Float;
 use crate::kernel::Kernel;
@@ -63,15 +63,11 @@ impl<T: Float, const ROWS: usize, const BLOCKS: usize> Kernel for Narrow<'_, '_,
             if c.len() >= (ROWS - 1) * n + Self::WIDTH {
                 // Each row runs over into the next ones, which are written later.
                 let mut rest = c;
-                store_whole(
-                    sums,
-                    &mut watch,
-                    #[inline(always)]
-                    |_, blocks| {
-                        write_blocks(Some(&mut *rest), blocks);
-                        rest = &mut mem::take(&mut rest)[n..];
-                    },
-                );
+                for sums in &sums {
+                    write_blocks(rest, store_all(*sums));
+                    rest = &mut mem::take(&mut rest)[n..];
+                }
+                watch_all(sums, &mut watch);
             } else {
                 let sums = in_memory(sums);
                 for (sums, c) in sums.iter().zip(c.chunks_exact_mut(n)) {

@@ -55,6 +55,31 @@ impl<'a, T> Target<'a, T> {
         }
     }
 
+    /// Calls `f` with the memory of `ROWS` rows from a column on, one row after the other; not where rows are not
+    /// contiguous.
+    #[inline(always)]
+    pub(super) fn each_line<const ROWS: usize>(&mut self, row: usize, col: usize, mut f: impl FnMut(usize, &mut [T])) {
+        match self {
+            Self::Matrix(c) => {
+                let (lines, stride) = c.lines_mut(row, col);
+                for i in 0..ROWS {
+                    if let Some(line) = lines.get_mut(i * stride..) {
+                        f(i, line);
+                    }
+                }
+            }
+            Self::Rows(rows) => {
+                let rows = &mut rows[row..row + ROWS];
+                for i in 0..ROWS {
+                    if let Some(line) = rows[i].get_mut(col..) {
+                        f(i, line);
+                    }
+                }
+            }
+            Self::Columns(_) => {}
+        }
+    }
+
     /// Calls `f` with all that lies in these columns, in parts that are contiguous.
     #[inline(always)]
     pub(super) fn each_part(&mut self, cols: Range<usize>, mut f: impl FnMut(&mut [T])) {
