@@ -21,6 +21,7 @@
 use core::ops::Range;
 
 mod gemv;
+mod left;
 mod micro;
 mod narrow;
 mod pack;
@@ -39,9 +40,10 @@ use crate::ops::linear::Activation;
 use crate::simd::{Simd, Tiled};
 use crate::sweep::{load_first, store_first};
 use crate::view::{MatMut, MatRef};
-use micro::{Left, Right, Sums, no_sums, tile};
+use left::{LeftSide, reads_little};
+use micro::{Right, Sums, no_sums, tile};
 use narrow::Narrow;
-use pack::{pack_columns, pack_panels, pack_rows};
+use pack::pack_panels;
 
 /// Lines of tiles of B that are packed together: half of the L2 cache of the CPUs that a tile of one block (AVX2: 512 KiB)
 /// or two (AVX-512: 1 MiB) is meant for.
@@ -53,9 +55,6 @@ const STREAMS: usize = 8;
 /// Columns are split over threads at multiples of this, the widest tile.
 const COLUMNS_CUT: usize = 32;
 
-/// Tiles of B for which it does not pay to copy the rows of A.
-const DIRECT_PANELS: usize = 8;
-
 /// Rows of A below which packing B does not pay.
 const DIRECT_ROWS: usize = 64;
 
@@ -65,8 +64,14 @@ const THIN_ROWS: usize = 96;
 /// Elements of B beyond which it does not stay in the L2 cache.
 const LARGE: usize = 1 << 18;
 
-/// Elements of a k-block of B that stay in the L1 cache or near it where they are.
-const DIRECT_AREA: usize = 1 << 14;
+/// Elements of a k-block of B that is read where it is.
+const DIRECT_AREA: usize = 1 << 16;
+
+/// The same, where blocks lie in two cache lines each.
+const UNALIGNED_AREA: usize = 3 << 12;
+
+/// Bytes of a cache line.
+const LINE: usize = 64;
 
 /// The kernel of the matrix product; whether all of `alpha A B + old` is finite. Neither `k` nor `alpha` is 0.
 #[derive(Debug)]
@@ -167,6 +172,8 @@ impl<'a, T: Float> Gemm<'a, T> {
     ) -> bool {
         let b = self.b.window(place.lines.clone(), place.cols.clone());
         let (slab, rows) = (Slab::new::<S, BLOCKS>(simd, b, in_place, right), self.c.rows());
+        let a = self.a.window(0..rows, place.lines.clone());
+        let left = LeftSide::new(a, reads_little::<T, BLOCKS>(slab.b.cols()), left);
         each_band::<_, S, ROWS, MID, LOW>(simd, rows, &mut Pass::<T, BLOCKS> { gemm: self, left, slab, place })
     }
 
@@ -229,14 +236,14 @@ impl<T: Float> Tiled<T> for Gemm<'_, T> {
         }
         let widest = BLOCKS * T::LANES;
         let (m, n, depth) = (self.c.rows(), self.c.cols(), self.a.cols().min(T::K_BLOCK));
-        let in_place = is_direct(self.b) && (m < DIRECT_ROWS || n * depth <= DIRECT_AREA);
+        let area = if is_aligned(self.b) { DIRECT_AREA } else { UNALIGNED_AREA };
+        let in_place = is_direct(self.b) && (m < DIRECT_ROWS || n * depth <= area);
         // Columns at the end that fit half a tile are computed by halves of tiles.
         let narrow = if n % widest <= T::LANES { n % widest } else { 0 };
         let step = if in_place { n } else { SLAB_LINES / T::K_BLOCK * widest };
         let last = if narrow > 0 { T::LANES } else { widest };
         let packed_cols = if in_place { n % last } else { step.min(n) };
-        let packs_left = !(self.a.row(0).is_some() && n <= DIRECT_PANELS * widest);
-        let left_len = if packs_left { ROWS * depth } else { 0 };
+        let left_len = LeftSide::packed_len::<ROWS>(self.a, depth, reads_little::<T, BLOCKS>(n));
         let right_len = packed_cols.next_multiple_of(widest) * depth;
         let mut scratch = (left_len + right_len > 0).then(T::take_scratch);
         let [left, right] =
@@ -270,6 +277,11 @@ impl<T: Float> Tiled<T> for Gemm<'_, T> {
 /// Whether tiles can read B where it is: rows contiguous and apart from each other.
 fn is_direct<T>(b: MatRef<'_, T>) -> bool {
     b.row(0).is_some() && (b.row_stride() >= b.cols() || b.rows() == 1)
+}
+
+/// Whether the blocks of B lie in a cache line each.
+fn is_aligned<T>(b: MatRef<'_, T>) -> bool {
+    b.from(0, 0).as_ptr().align_offset(LINE) == 0 && (b.row_stride() * size_of::<T>()).is_multiple_of(LINE)
 }
 
 /// Columns of B within a k-block.
@@ -366,7 +378,7 @@ impl<J: Banded, const ROWS: usize> Kernel for Band<'_, J, ROWS> {
 /// A slab against all rows of A.
 struct Pass<'s, 'a, T: Float, const BLOCKS: usize> {
     gemm: &'s mut Gemm<'a, T>,
-    left: &'s mut [T],
+    left: LeftSide<'s, T>,
     slab: Slab<'s, T>,
     place: Place,
 }
@@ -379,8 +391,7 @@ impl<T: Float, const BLOCKS: usize> Banded for Pass<'_, '_, T, BLOCKS> {
         let Self { gemm, left, slab, place } = self;
         let (depth, cols, width) = (slab.b.rows(), slab.b.cols(), BLOCKS * T::LANES);
         let rows = row..gemm.c.rows().min(row + ROWS);
-        let a = gemm.a.window(rows.clone(), place.lines.clone());
-        let left = left_part::<T, ROWS>(a, cols <= DIRECT_PANELS * width, left);
+        let left = left.band::<ROWS>(row);
         let store = gemm.store(place.lines.start);
         let (mut finite, mut watch) = (true, Watch::new(simd));
         // From the right to the left: where rows follow each other, a tile that is too wide for what is left of them may
@@ -479,37 +490,6 @@ fn store_all<T: Float, S: Simd<T>, const BLOCKS: usize>(sums: [Lanes<T, S>; BLOC
         blocks[j] = sums[j].store();
     }
     blocks
-}
-
-/// A part of A as a tile reads it.
-#[inline(always)]
-fn left_part<'s, T: Float, const ROWS: usize>(
-    a: MatRef<'s, T>,
-    is_read_little: bool,
-    packed: &'s mut [T],
-) -> Left<'s, T, ROWS> {
-    // Rows that follow each other are as good as packed.
-    if a.row(0).is_some() && (is_read_little || a.row_stride() == a.cols()) {
-        Left::Rows(direct_rows(a))
-    } else if a.t().row(0).is_some() && a.col_stride() >= a.rows() {
-        Left::Columns(pack_columns::<T, ROWS>(a, &mut packed[..ROWS * a.cols()]))
-    } else {
-        Left::Rows(pack_rows::<T, ROWS>(a, packed))
-    }
-}
-
-/// The rows of a part of A, the last of them again and again where `ROWS` is more than it has.
-#[inline(always)]
-fn direct_rows<'a, T: Float, const ROWS: usize>(a: MatRef<'a, T>) -> [&'a [T]; ROWS] {
-    let mut rest = a.from(0, 0);
-    let mut rows: [&[T]; ROWS] = [&rest[..a.cols()]; ROWS];
-    for (i, row) in rows.iter_mut().enumerate().skip(1) {
-        if i < a.rows() {
-            rest = &rest[a.row_stride()..];
-        }
-        *row = &rest[..a.cols()];
-    }
-    rows
 }
 
 /// What happens to the sum of a k-block.

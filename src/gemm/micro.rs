@@ -9,8 +9,8 @@ use crate::simd::Simd;
 pub(super) enum Left<'a, T, const ROWS: usize> {
     /// Row by row.
     Rows([&'a [T]; ROWS]),
-    /// Column by column.
-    Columns(&'a [[T; ROWS]]),
+    /// Column by column: columns that begin so far from each other.
+    Columns(&'a [T], usize),
 }
 
 /// Columns of B within a k-block, as wide as a tile.
@@ -56,16 +56,13 @@ pub(super) fn tile<T: Float, S: Simd<T>, const ROWS: usize, const BLOCKS: usize>
                 depth,
             )
         }
-        Left::Columns(columns) => {
-            let columns = &columns[..depth];
-            chains(
-                sums,
-                #[inline(always)]
-                |p, i| columns[p][i],
-                b,
-                depth,
-            )
-        }
+        &Left::Columns(columns, stride) => chains(
+            sums,
+            #[inline(always)]
+            |p, i| columns[p * stride..][..ROWS][i],
+            b,
+            depth,
+        ),
     }
 }
 

@@ -13,6 +13,7 @@ use crate::kernel::Kernel;
 use crate::lanes::Lanes;
 use crate::simd::Simd;
 use crate::sweep::store_first;
+use crate::view::MatRef;
 
 /// The longest `k` of a C that is no wider than two blocks, the widest tile.
 const DEPTH: usize = 64;
@@ -31,6 +32,21 @@ impl<T: Float, const ROWS: usize, const BLOCKS: usize> Narrow<'_, '_, T, ROWS, B
         let is_small = gemm.c.rows() >= ROWS && gemm.c.cols() <= Self::WIDTH && gemm.a.cols() <= depth;
         is_small && gemm.store(0).is_plain() && gemm.a.is_gapless() && gemm.c.is_gapless()
     }
+
+    /// Packs B. Where its rows follow each other, they run over into the next ones: what is too much of a product runs over
+    /// into the next row of C.
+    #[inline(always)]
+    fn pack<S: Simd<T>>(simd: S, b: MatRef<'_, T>, packed: &mut [T]) {
+        let mut done = 0;
+        if b.is_gapless() {
+            for (p, packed) in T::blocks_mut(packed).0.as_chunks_mut::<BLOCKS>().0.iter_mut().enumerate() {
+                let Some(line) = T::blocks(b.from(p, 0)).0.first_chunk() else { break };
+                *packed = *line;
+                done = p + 1;
+            }
+        }
+        pack_panels::<T, S, BLOCKS>(simd, b.window(done..b.rows(), 0..b.cols()), &mut packed[done * Self::WIDTH..]);
+    }
 }
 
 impl<T: Float, const ROWS: usize, const BLOCKS: usize> Kernel for Narrow<'_, '_, T, ROWS, BLOCKS> {
@@ -45,7 +61,7 @@ impl<T: Float, const ROWS: usize, const BLOCKS: usize> Kernel for Narrow<'_, '_,
         let mut scratch = (!is_packed).then(T::take_scratch);
         let packed = scratch.as_mut().map_or_else(Default::default, |scratch| {
             let [_, packed] = scratch.parts(0, k * Self::WIDTH);
-            pack_panels::<T, S, BLOCKS>(simd, gemm.b, packed);
+            Self::pack(simd, gemm.b, packed);
             &*packed
         });
         let lines = T::blocks(if is_packed { gemm.b.from(0, 0) } else { packed }).0.as_chunks().0;

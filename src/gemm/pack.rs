@@ -8,6 +8,9 @@ use crate::simd::Simd;
 use crate::sweep::load_first;
 use crate::view::MatRef;
 
+/// Columns of A that are copied together.
+const PAGES: usize = 64;
+
 /// Copies a part of A row by row, one row of it after the other; returns the rows, the last of them again and again where
 /// `ROWS` is more than A has.
 #[inline(never)] // nothing but moves: one copy for all instruction sets, with all registers
@@ -27,21 +30,37 @@ pub(super) fn pack_rows<'s, T: Float, const ROWS: usize>(a: MatRef<'_, T>, packe
     rows
 }
 
-/// Copies a part of A, whose columns are contiguous, column by column, with zeros in the rows that it does not have.
+/// Copies a part of A, whose columns are contiguous, `ROWS` rows at a time, each of these column by column, with zeros in
+/// the rows that it does not have. Some columns of all of them are copied together: they share pages of memory.
 #[inline(never)] // as above
-pub(super) fn pack_columns<'s, T: Float, const ROWS: usize>(a: MatRef<'_, T>, packed: &'s mut [T]) -> &'s [[T; ROWS]] {
-    let (rows, stride) = (a.rows(), a.col_stride());
-    let packed = packed.as_chunks_mut::<ROWS>().0;
-    for (packed, column) in packed.iter_mut().zip(a.from(0, 0).chunks(stride.max(rows))) {
-        match column.first_chunk::<ROWS>() {
-            Some(column) if rows == ROWS => *packed = *column,
-            _ => {
-                packed[..rows].copy_from_slice(&column[..rows]);
-                packed[rows..].fill(T::zero());
-            }
+pub(super) fn pack_columns<T: Float, const ROWS: usize>(a: MatRef<'_, T>, packed: &mut [T]) {
+    let (rows, depth) = (a.rows(), a.cols());
+    for start in (0..depth).step_by(PAGES) {
+        let end = depth.min(start + PAGES);
+        for (row, packed) in (0..rows).step_by(ROWS).zip(packed.chunks_exact_mut(ROWS * depth)) {
+            let a = a.window(row..rows.min(row + ROWS), start..end);
+            copy_columns::<T, ROWS>(a, packed[ROWS * start..ROWS * end].as_chunks_mut().0);
         }
     }
-    packed
+}
+
+/// Copies columns of up to `ROWS` rows of A.
+#[inline(always)]
+fn copy_columns<T: Float, const ROWS: usize>(a: MatRef<'_, T>, packed: &mut [[T; ROWS]]) {
+    let (rows, stride) = (a.rows(), a.col_stride());
+    let columns = packed.iter_mut().zip(a.from(0, 0).chunks(stride.max(rows)));
+    if rows == ROWS {
+        for (packed, column) in columns {
+            if let Some(column) = column.first_chunk() {
+                *packed = *column;
+            }
+        }
+    } else {
+        for (packed, column) in columns {
+            packed[..rows].copy_from_slice(&column[..rows]);
+            packed[rows..].fill(T::zero());
+        }
+    }
 }
 
 /// Copies a part of B in panels `BLOCKS` blocks wide, each line by line; the columns that are missing in the last panel

@@ -5,8 +5,7 @@
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 
-/// Bytes of a cache line: a block that lies in one is loaded faster than one that lies in two.
-const LINE: usize = 64;
+use super::LINE;
 
 /// Packed parts of A and B, and lists to lend.
 #[derive(Debug)]
@@ -41,7 +40,8 @@ impl<T: Copy + num_traits::Zero> Scratch<T> {
     }
 }
 
-/// The first `len` elements from the first line on.
+/// The first `len` elements from the first cache line on: a block that lies in one is loaded faster than one that lies in
+/// two.
 fn aligned<T: Copy + num_traits::Zero>(data: &mut Vec<T>, len: usize) -> &mut [T] {
     let most = len + LINE / size_of::<T>();
     if len > 0 && data.len() < most {

@@ -69,9 +69,8 @@ impl<'a, T> Target<'a, T> {
                 }
             }
             Self::Rows(rows) => {
-                let rows = &mut rows[row..row + ROWS];
-                for i in 0..ROWS {
-                    if let Some(line) = rows[i].get_mut(col..) {
+                for (i, line) in rows[row..row + ROWS].iter_mut().enumerate() {
+                    if let Some(line) = line.get_mut(col..) {
                         f(i, line);
                     }
                 }

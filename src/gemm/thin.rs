@@ -4,13 +4,13 @@
 
 use core::ops::Range;
 
+use super::left::LeftSide;
 use super::micro::{Sums, no_sums, tile};
-use super::{Banded, Gemm, Slab, Store, Target, each_band, left_part, store_all};
+use super::{Banded, Gemm, Slab, Store, Target, each_band, store_all};
 use crate::finite::Watch;
 use crate::float::Float;
 use crate::lanes::Lanes;
 use crate::simd::Simd;
-use crate::view::MatRef;
 
 /// Blocks of columns, and lines, that are read together: 4 KiB of each line, 192 KiB in all.
 const COLUMNS: usize = 64;
@@ -33,7 +33,8 @@ pub(super) fn multiply<
     let (step, width) = (COLUMNS * T::LANES, BLOCKS * T::LANES);
     let mut scratch = T::take_scratch();
     // A tile at the end may have more rows than there are.
-    let [left, right] = scratch.parts(ROWS * LINES, (m + ROWS) * step + LINES * width);
+    let [left, right] =
+        scratch.parts(LeftSide::packed_len::<ROWS>(gemm.a, LINES, true), (m + ROWS) * step + LINES * width);
     let (sums, tail) = right.split_at_mut((m + ROWS) * step);
     let mut finite = true;
     for col in (0..n).step_by(step) {
@@ -44,8 +45,9 @@ pub(super) fn multiply<
             for line in (start..end).step_by(LINES) {
                 let lines = line..end.min(line + LINES);
                 let b = gemm.b.window(lines.clone(), cols.clone());
-                let (a, slab) = (gemm.a.window(0..m, lines), Slab::new::<S, BLOCKS>(simd, b, true, tail));
-                each_band::<_, S, ROWS, MID, LOW>(simd, m, &mut Piece::<T, BLOCKS> { a, left, slab, sums });
+                let left = LeftSide::new(gemm.a.window(0..m, lines), true, left);
+                let slab = Slab::new::<S, BLOCKS>(simd, b, true, tail);
+                each_band::<_, S, ROWS, MID, LOW>(simd, m, &mut Piece::<T, BLOCKS> { left, slab, sums });
             }
             let store = gemm.store(start);
             let mut whole = Whole::<T, BLOCKS> { store, sums, cols: cols.clone(), c: &mut gemm.c };
@@ -70,8 +72,7 @@ fn tile_at<T: Float, const ROWS: usize, const BLOCKS: usize>(
 
 /// Lines of a slab against all rows of A, added to the sums.
 struct Piece<'s, T, const BLOCKS: usize> {
-    a: MatRef<'s, T>,
-    left: &'s mut [T],
+    left: LeftSide<'s, T>,
     slab: Slab<'s, T>,
     sums: &'s mut [T],
 }
@@ -81,9 +82,8 @@ impl<T: Float, const BLOCKS: usize> Banded for Piece<'_, T, BLOCKS> {
 
     #[inline(always)]
     fn band<S: Simd<T>, const ROWS: usize>(&mut self, simd: S, row: usize) -> bool {
-        let Self { a, left, slab, sums } = self;
-        let a = a.window(row..a.rows().min(row + ROWS), 0..a.cols());
-        let left = left_part::<T, ROWS>(a, true, left);
+        let Self { left, slab, sums } = self;
+        let left = left.band::<ROWS>(row);
         for col in (0..slab.b.cols()).step_by(BLOCKS * T::LANES) {
             let Some(sums) = tile_at::<T, ROWS, BLOCKS>(sums, row, col).first_chunk_mut::<ROWS>() else { break };
             let mut tile_sums: Sums<T, S, ROWS, BLOCKS> = no_sums(simd);
@@ -92,7 +92,7 @@ impl<T: Float, const BLOCKS: usize> Banded for Piece<'_, T, BLOCKS> {
                     tile_sums[i][j] = Lanes::load(simd, &sums[i][j]);
                 }
             }
-            let tile_sums = tile(tile_sums, &left, slab.panel(col), a.cols());
+            let tile_sums = tile(tile_sums, &left, slab.panel(col), slab.b.rows());
             for i in 0..ROWS {
                 sums[i] = store_all(tile_sums[i]);
             }
