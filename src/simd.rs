@@ -69,10 +69,6 @@ pub trait Simd<T: Float>: Copy + Debug + Send + Sync {
         tail.copy_from_slice(&self.store(x).as_ref()[..tail.len()]);
     }
 
-    /// Begins to bring the cache line of an element into the L1 cache; where the CPU cannot, does nothing.
-    #[inline(always)]
-    fn prefetch(self, _x: &T) {}
-
     /// The same instruction set for `f64`.
     fn wide(self) -> Self::Wide;
     /// The lanes in `f64`, exactly: the lower half and the upper half; of `f64` the block itself and a block of zeros.

@@ -45,7 +45,9 @@ impl<T: Float, const ROWS: usize, const BLOCKS: usize> Narrow<'_, '_, T, ROWS, B
                 done = p + 1;
             }
         }
-        pack_panels::<T, S, BLOCKS>(simd, b.window(done..b.rows(), 0..b.cols()), &mut packed[done * Self::WIDTH..]);
+        if done < b.rows() {
+            pack_panels::<T, S, BLOCKS>(simd, b.window(done..b.rows(), 0..b.cols()), &mut packed[done * Self::WIDTH..]);
+        }
     }
 }
 

@@ -110,10 +110,6 @@ impl Simd<f32> for Avx2 {
         self.0.partial_store_f32s(rest, high);
     }
     #[inline(always)]
-    fn prefetch(self, x: &f32) {
-        safe_arch::prefetch_t0(x);
-    }
-    #[inline(always)]
     fn wide(self) -> Self {
         self
     }
@@ -415,10 +411,6 @@ impl Simd<f64> for Avx2 {
         let (first, rest) = tail.split_at_mut(tail.len().min(4));
         self.0.partial_store_f64s(first, low);
         self.0.partial_store_f64s(rest, high);
-    }
-    #[inline(always)]
-    fn prefetch(self, x: &f64) {
-        safe_arch::prefetch_t0(x);
     }
     #[inline(always)]
     fn wide(self) -> Self {

@@ -74,10 +74,6 @@ impl Simd<f32> for Avx512 {
         self.0.partial_store_f32s(tail, x);
     }
     #[inline(always)]
-    fn prefetch(self, x: &f32) {
-        safe_arch::prefetch_t0(x);
-    }
-    #[inline(always)]
     fn wide(self) -> Self {
         self
     }
@@ -266,10 +262,6 @@ impl Simd<f64> for Avx512 {
     #[inline(always)]
     fn store_tail(self, x: f64x8, tail: &mut [f64]) {
         self.0.partial_store_f64s(tail, x);
-    }
-    #[inline(always)]
-    fn prefetch(self, x: &f64) {
-        safe_arch::prefetch_t0(x);
     }
     #[inline(always)]
     fn wide(self) -> Self {
