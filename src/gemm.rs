@@ -41,7 +41,7 @@ use crate::simd::{Simd, Tiled};
 use crate::sweep::{load_first, store_first};
 use crate::view::{MatMut, MatRef};
 use left::{LeftSide, reads_little};
-use micro::{Right, Sums, no_sums, tile};
+use micro::{Left, Right, Sums, chains, no_sums};
 use narrow::Narrow;
 use pack::pack_panels;
 
@@ -389,41 +389,78 @@ impl<T: Float, const BLOCKS: usize> Banded for Pass<'_, '_, T, BLOCKS> {
     #[inline(always)]
     fn band<S: Simd<T>, const ROWS: usize>(&mut self, simd: S, row: usize) -> bool {
         let Self { gemm, left, slab, place } = self;
-        let (depth, cols, width) = (slab.b.rows(), slab.b.cols(), BLOCKS * T::LANES);
-        let rows = row..gemm.c.rows().min(row + ROWS);
-        let left = left.band::<ROWS>(row);
-        let store = gemm.store(place.lines.start);
-        let (mut finite, mut watch) = (true, Watch::new(simd));
-        // From the right to the left: where rows follow each other, a tile that is too wide for what is left of them may
-        // run over into the next ones, which are written later.
-        let mut col = cols.next_multiple_of(width);
-        while col > 0 {
-            col -= width;
-            let sums: Sums<T, S, ROWS, BLOCKS> = tile(no_sums(simd), &left, slab.panel(col), depth);
-            let at = place.cols.start + col..place.cols.end.min(place.cols.start + col + width);
-            let is_whole = gemm.c.has_rows() && rows.len() == ROWS && at.len() == width;
-            if store.is_plain() && (is_whole || may_run_over(&gemm.c, &rows, &at, width)) {
-                gemm.c.each_line::<ROWS>(
-                    rows.start,
-                    at.start,
+        let depth = slab.b.rows();
+        match left.band::<ROWS>(row) {
+            Left::Rows(mut rows) => {
+                for row in &mut rows {
+                    *row = &row[..depth]; // a length that the loop knows: it checks no bounds
+                }
+                tiles::<T, S, ROWS, BLOCKS>(
+                    simd,
+                    gemm,
+                    *slab,
+                    place,
+                    row,
                     #[inline(always)]
-                    |i, c| write_blocks(c, store_all(sums[i])),
-                );
-                watch_all(sums, &mut watch);
-            } else if is_whole && store.is_added() {
-                gemm.c.each_line::<ROWS>(
-                    rows.start,
-                    at.start,
-                    #[inline(always)]
-                    |i, c| add_blocks(c, store.alpha, sums[i], &mut watch),
-                );
-            } else {
-                let sums = &mut in_memory(sums);
-                finite &= outline(simd, Edge { store, sums, rows: rows.clone(), cols: at, c: &mut gemm.c });
+                    |p, i| rows[i][p],
+                )
             }
+            Left::Columns(columns, stride) => tiles::<T, S, ROWS, BLOCKS>(
+                simd,
+                gemm,
+                *slab,
+                place,
+                row,
+                #[inline(always)]
+                |p, i| columns[p * stride..][..ROWS][i],
+            ),
         }
-        finite && watch.all_finite()
     }
+}
+
+/// The tiles of these rows.
+#[inline(always)]
+fn tiles<T: Float, S: Simd<T>, const ROWS: usize, const BLOCKS: usize>(
+    simd: S,
+    gemm: &mut Gemm<'_, T>,
+    slab: Slab<'_, T>,
+    place: &Place,
+    row: usize,
+    a: impl Fn(usize, usize) -> T,
+) -> bool {
+    let (depth, cols, width) = (slab.b.rows(), slab.b.cols(), BLOCKS * T::LANES);
+    let rows = row..gemm.c.rows().min(row + ROWS);
+    let store = gemm.store(place.lines.start);
+    let (mut finite, mut watch) = (true, Watch::new(simd));
+    // From the right to the left: where rows follow each other, a tile that is too wide for what is left of them may
+    // run over into the next ones, which are written later.
+    let mut col = cols.next_multiple_of(width);
+    while col > 0 {
+        col -= width;
+        let sums: Sums<T, S, ROWS, BLOCKS> = chains(no_sums(simd), &a, slab.panel(col), depth);
+        let at = place.cols.start + col..place.cols.end.min(place.cols.start + col + width);
+        let is_whole = gemm.c.has_rows() && rows.len() == ROWS && at.len() == width;
+        if store.is_plain() && (is_whole || may_run_over(&gemm.c, &rows, &at, width)) {
+            gemm.c.each_line::<ROWS>(
+                rows.start,
+                at.start,
+                #[inline(always)]
+                |i, c| write_blocks(c, store_all(sums[i])),
+            );
+            watch_all(sums, &mut watch);
+        } else if is_whole && store.is_added() {
+            gemm.c.each_line::<ROWS>(
+                rows.start,
+                at.start,
+                #[inline(always)]
+                |i, c| add_blocks(c, store.alpha, sums[i], &mut watch),
+            );
+        } else {
+            let sums = &mut in_memory(sums);
+            finite &= outline(simd, Edge { store, sums, rows: rows.clone(), cols: at, c: &mut gemm.c });
+        }
+    }
+    finite && watch.all_finite()
 }
 
 /// Whether a tile of this width, wider than these columns, may be written to C: what it runs over is of C, too, and comes

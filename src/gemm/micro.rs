@@ -68,7 +68,7 @@ pub(super) fn tile<T: Float, S: Simd<T>, const ROWS: usize, const BLOCKS: usize>
 
 /// The sums, with element `(i, p)` of A from `a(p, i)`.
 #[inline(always)]
-fn chains<T: Float, S: Simd<T>, const ROWS: usize, const BLOCKS: usize>(
+pub(super) fn chains<T: Float, S: Simd<T>, const ROWS: usize, const BLOCKS: usize>(
     mut sums: Sums<T, S, ROWS, BLOCKS>,
     a: impl Fn(usize, usize) -> T,
     b: Right<'_, T, BLOCKS>,
