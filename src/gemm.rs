@@ -41,7 +41,7 @@ use crate::simd::{Simd, Tiled};
 use crate::sweep::{load_first, store_first};
 use crate::view::{MatMut, MatRef};
 use left::{LeftSide, reads_little};
-use micro::{Left, Right, Sums, chains, no_sums};
+use micro::{Left, Right, Sums, chains, no_sums, of_depth};
 use narrow::Narrow;
 use pack::pack_panels;
 
@@ -65,7 +65,7 @@ const THIN_ROWS: usize = 96;
 const LARGE: usize = 1 << 18;
 
 /// Elements of a k-block of B that is read where it is.
-const DIRECT_AREA: usize = 1 << 16;
+const DIRECT_AREA: usize = 1 << 15;
 
 /// The same, where blocks lie in two cache lines each.
 const UNALIGNED_AREA: usize = 3 << 12;
@@ -391,10 +391,8 @@ impl<T: Float, const BLOCKS: usize> Banded for Pass<'_, '_, T, BLOCKS> {
         let Self { gemm, left, slab, place } = self;
         let depth = slab.b.rows();
         match left.band::<ROWS>(row) {
-            Left::Rows(mut rows) => {
-                for row in &mut rows {
-                    *row = &row[..depth]; // a length that the loop knows: it checks no bounds
-                }
+            Left::Rows(rows) => {
+                let rows = of_depth(&rows, depth);
                 tiles::<T, S, ROWS, BLOCKS>(
                     simd,
                     gemm,

@@ -44,10 +44,7 @@ pub(super) fn tile<T: Float, S: Simd<T>, const ROWS: usize, const BLOCKS: usize>
 ) -> Sums<T, S, ROWS, BLOCKS> {
     match a {
         Left::Rows(rows) => {
-            let mut rows = *rows;
-            for row in &mut rows {
-                *row = &row[..depth]; // a length that the loop knows: it checks no bounds
-            }
+            let rows = of_depth(rows, depth);
             chains(
                 sums,
                 #[inline(always)]
@@ -64,6 +61,16 @@ pub(super) fn tile<T: Float, S: Simd<T>, const ROWS: usize, const BLOCKS: usize>
             depth,
         ),
     }
+}
+
+/// Rows of a length that a loop knows, so that it checks no bounds.
+#[inline(always)]
+pub(super) fn of_depth<'a, T, const ROWS: usize>(rows: &[&'a [T]; ROWS], depth: usize) -> [&'a [T]; ROWS] {
+    let mut rows = *rows;
+    for row in &mut rows {
+        *row = &row[..depth];
+    }
+    rows
 }
 
 /// The sums, with element `(i, p)` of A from `a(p, i)`.
