@@ -53,8 +53,9 @@ impl<'s, T: Float> LeftSide<'s, T> {
     pub(super) fn band<const ROWS: usize>(&mut self, row: usize) -> Left<'_, T, ROWS> {
         let (a, depth) = (self.a, self.a.cols());
         let band = a.window(row..a.rows().min(row + ROWS), 0..depth);
-        // Rows that follow each other are as good as packed.
-        if a.row(0).is_some() && (self.is_read_little || a.row_stride() == depth) {
+        // Rows that begin at the same place in their pages compete for the same places in the L1 cache.
+        let competes = (a.row_stride() * size_of::<T>()).is_multiple_of(PAGE);
+        if a.row(0).is_some() && (self.is_read_little || !competes) {
             return Left::Rows(direct_rows(band));
         }
         if !has_columns(a) {
