@@ -544,3 +544,18 @@ fn logsumexp_of_numbers_below_zero() -> nanproof::Result<()> {
     }
     Ok(())
 }
+
+/// A sum that overflows on the way was taken once more with smaller upstream gradients, which lost bits where they are
+/// near the smallest numbers.
+#[test]
+fn small_upstream_gradients_of_large_terms_keep_their_bits() -> nanproof::Result<()> {
+    let g: Vec<f64> =
+        (0..79).map(|i| if i < 40 { 1.234_567_890_123_456_7e-307 } else { -1.234_567_890_123_456_7e-307 }).collect();
+    let (x, y) = ([1e308; 79], [1e-306]);
+    let (mut dx, mut one, mut sum) = ([0.0; 79], [0.0], [0.0]);
+    xlogy_backward(&x[..1], &y, &g[..1], &mut dx[..1], &mut one)?;
+    assert!(one[0] > 1e307);
+    xlogy_backward(&x, &y, &g, &mut dx, &mut sum)?;
+    assert_eq!(sum, one);
+    Ok(())
+}

@@ -92,14 +92,21 @@ impl<T: Float> Pair<'_, T> {
         let overflows = |db: &[T]| db.iter().any(|db| !db.is_finite());
         if overflows(db) {
             let shift = (usize::BITS - (a.len() / b.len()).leading_zeros()).cast_signed() + 1;
-            let (mut sums, mut smaller) = (RowSums::new(b.len()), terms.clone());
-            let mut unused = terms.clone();
+            let mut sums = RowSums::new(b.len());
+            let [mut small_g, mut small_terms, mut unused] = [(); 3].map(|()| terms.clone());
             for (a, g) in chunks() {
-                let len = a.len();
-                smaller[..len].iter_mut().zip(g).for_each(|(smaller, &g)| *smaller = scaled_down(g, shift));
-                let outputs = [&mut unused[..len], &mut terms[..len]];
-                let chunk = apply(formula, [a, &tile[..len], &smaller[..len]], outputs)?;
-                sums.add(&terms[..len], chunk.finite)?;
+                let (len, b) = (a.len(), &tile[..a.len()]);
+                small_g[..len].iter_mut().zip(g).for_each(|(small, &g)| *small = scaled_down(g, shift));
+                apply(formula, [a, b, g], [&mut unused[..len], &mut terms[..len]])?;
+                let outputs = [&mut unused[..len], &mut small_terms[..len]];
+                let chunk = apply(formula, [a, b, &small_g[..len]], outputs)?;
+                // A `g` near the smallest numbers loses bits, where its term does not.
+                for (small, &term) in small_terms[..len].iter_mut().zip(&terms) {
+                    if term.is_finite() {
+                        *small = term * power(-shift);
+                    }
+                }
+                sums.add(&small_terms[..len], chunk.finite)?;
             }
             let overflowed = db.iter_mut().enumerate().filter(|(_, db)| !db.is_finite());
             overflowed.for_each(|(j, db)| *db = sums.value(j, shift));
