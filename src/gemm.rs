@@ -58,8 +58,8 @@ const COLUMNS_CUT: usize = 32;
 /// Rows of A below which packing B does not pay.
 const DIRECT_ROWS: usize = 64;
 
-/// Rows of A up to which a large B is read once and as it lies.
-const THIN_ROWS: usize = 96;
+/// Rows of A, for each block of a tile, up to which a large B is read once and as it lies.
+const THIN_ROWS: usize = 48;
 
 /// Elements of B beyond which it does not stay in the L2 cache.
 const LARGE: usize = 1 << 18;
@@ -221,7 +221,7 @@ impl<T: Float> Tiled<T> for Gemm<'_, T> {
         if self.c.rows() == 1 && self.c.has_rows() && gemv::fits(self.b) {
             return gemv::row(simd, &mut self);
         }
-        if self.c.rows() <= THIN_ROWS && self.c.has_rows() && is_direct(self.b) && self.b.area() > LARGE {
+        if self.c.rows() <= THIN_ROWS * BLOCKS && self.c.has_rows() && is_direct(self.b) && self.b.area() > LARGE {
             return thin::multiply::<T, S, ROWS, MID, LOW, BLOCKS>(simd, &mut self);
         }
         if Narrow::<T, MID, 1>(&mut self).fits() {
