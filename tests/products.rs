@@ -256,7 +256,7 @@ fn large_parts<T: Float>() {
                     for (layout, a) in [("rows", rows), ("columns", columns)] {
                         let mut c = old.clone();
                         drop(matmul_with(options, a, b, mat_mut(&mut c, m, n)));
-                        assert_same(&format!("A by {layout}, {gap} apart: {m} x {k} x {n}, {beta}"), &c, &want);
+                        assert_same(format_args!("A by {layout}, {gap} apart: {m} x {k} x {n}, {beta}"), &c, &want);
                     }
                 }
             }
