@@ -451,7 +451,18 @@ fn tiles<T: Float, S: Simd<T>, const ROWS: usize, const BLOCKS: usize>(
                 rows.start,
                 at.start,
                 #[inline(always)]
-                |i, c| add_blocks(c, store.alpha, sums[i], &mut watch),
+                |i, c| {
+                    if let Some(&old) = T::blocks(c).0.first_chunk() {
+                        write_sums(c, store.alpha, sums[i], &old, &mut watch);
+                    }
+                },
+            );
+        } else if let (true, Some(bias)) = (is_whole, store.bias::<BLOCKS>(at.start)) {
+            gemm.c.each_line::<ROWS>(
+                rows.start,
+                at.start,
+                #[inline(always)]
+                |i, c| write_sums(c, store.alpha, sums[i], bias, &mut watch),
             );
         } else {
             let sums = &mut in_memory(sums);
@@ -500,21 +511,22 @@ fn write_blocks<T: Float, const BLOCKS: usize>(line: &mut [T], blocks: [T::Block
     }
 }
 
-/// Adds a factor times the sums of a row of a tile to the beginning of a line, if they fit.
+/// Writes a factor times the sums of a row of a tile, plus what they are added to, to the beginning of a line.
 #[inline(always)]
-fn add_blocks<T: Float, S: Simd<T>, const BLOCKS: usize>(
+fn write_sums<T: Float, S: Simd<T>, const BLOCKS: usize>(
     line: &mut [T],
     factor: T,
     sums: [Lanes<T, S>; BLOCKS],
+    old: &[T::Block; BLOCKS],
     watch: &mut Watch<T, S>,
 ) {
-    if let Some(c) = T::blocks_mut(line).0.first_chunk_mut::<BLOCKS>() {
-        for j in 0..BLOCKS {
-            let new = sums[j].all(factor).mul_add(sums[j], Lanes::load(sums[j].simd, &c[j]));
-            watch.see(new);
-            c[j] = new.store();
-        }
+    let mut new = [T::fill(T::zero()); BLOCKS];
+    for j in 0..BLOCKS {
+        let sum = sums[j].all(factor).mul_add(sums[j], Lanes::load(sums[j].simd, &old[j]));
+        watch.see(sum);
+        new[j] = sum.store();
     }
+    write_blocks(line, new);
 }
 
 /// The sums of a row of a tile, out of the registers.
@@ -545,6 +557,15 @@ impl<T: Float> Store<'_, T> {
     #[inline(always)]
     fn is_added(self) -> bool {
         matches!(self.old, Old::Scaled(beta) if beta.is_one())
+    }
+
+    /// What is added to a tile that begins at a column, if it is the same for every row.
+    #[inline(always)]
+    fn bias<const BLOCKS: usize>(&self, col: usize) -> Option<&[T::Block; BLOCKS]> {
+        match self.old {
+            Old::Row(row) => T::blocks(row.get(col..)?).0.first_chunk(),
+            Old::Scaled(_) | Old::Column(_) => None,
+        }
     }
 
     /// Writes the first `len` sums of a block to C at this row and column, where this part of its memory begins.
