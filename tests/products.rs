@@ -227,37 +227,33 @@ fn few_rows_or_columns<T: Float>() {
 /// Parts of A and B that are read where they are, or packed, alone or together, and sums that are added to C in whole
 /// tiles: the bits of single rows.
 fn large_parts<T: Float>() {
-    for (m, k, n) in [(90, 560, 520), (125, 130, 256), (64, 1030, 70), (61, 520, 300)] {
-        let (a, b) = (data::<T>(1, Kind::Within(1.0), m * k), data::<T>(2, Kind::Within(1.0), k * n));
-        let old = data::<T>(3, Kind::Within(1.0), m * n);
-        for (alpha, beta) in [(1.0, 0.0), (0.5, 1.0)] {
-            let options = Matmul { alpha: num(alpha), beta: num(beta) };
-            let mut want = old.clone();
-            for (a, c) in a.chunks(k).zip(want.chunks_mut(n)) {
-                drop(matmul_with(options, mat(a, 1, k), mat(&b, k, n), mat_mut(c, 1, n)));
-            }
-            // Near each other, or at the same place in pages.
-            for gap in [0, 7, 1024 - k % 1024, 1024 - m % 1024] {
-                let place = |len: usize, at: usize| at / len * (len + gap) + at % len;
-                let mut by_rows = vec![T::nan(); place(k, m * k - 1) + 1];
-                let mut by_columns = vec![T::nan(); place(m, m * k - 1) + 1];
-                for at in 0..m * k {
-                    by_rows[place(k, at)] = a[at];
-                    by_columns[place(m, at % k * m + at / k)] = a[at];
-                }
-                let rows = MatRef::with_strides(&by_rows, m, k, k + gap, 1).expect("inside");
-                let columns = MatRef::with_strides(&by_columns, m, k, 1, m + gap).expect("inside");
-                // B at a cache line, and not.
-                for shift in [0, 1] {
-                    let mut memory = vec![T::nan(); k * n + 17];
-                    let start = memory.as_ptr().align_offset(64) + shift;
-                    memory[start..start + k * n].copy_from_slice(&b);
-                    let b = mat(&memory[start..start + k * n], k, n);
-                    for (layout, a) in [("rows", rows), ("columns", columns)] {
-                        let mut c = old.clone();
-                        drop(matmul_with(options, a, b, mat_mut(&mut c, m, n)));
-                        assert_same(format_args!("A by {layout}, {gap} apart: {m} x {k} x {n}, {beta}"), &c, &want);
+    for (m, k, n, beta) in [(25, 515, 520, 0.0), (62, 130, 250, 1.0), (61, 30, 64, 1.0), (14, 1030, 70, 0.0)] {
+        let options = Matmul { alpha: num(0.5 + beta), beta: num(beta) };
+        let [a, b, old] =
+            [(1, m * k), (2, k * n), (3, m * n)].map(|(seed, len)| data::<T>(seed, Kind::Within(1.0), len));
+        let mut want = old.clone();
+        for (a, c) in a.chunks(k).zip(want.chunks_mut(n)) {
+            drop(matmul_with(options, mat(a, 1, k), mat(&b, k, n), mat_mut(c, 1, n)));
+        }
+        // B at a cache line, and not.
+        for shift in [0, 1] {
+            let mut memory = vec![T::nan(); k * n + 17];
+            let start = memory.as_ptr().align_offset(64) + shift;
+            memory[start..start + k * n].copy_from_slice(&b);
+            let b = mat(&memory[start..start + k * n], k, n);
+            // Rows or columns near each other, or at the same place in their pages.
+            for (layout, len) in [("rows", k), ("columns", m)] {
+                for stride in [len, len.next_multiple_of(1024)] {
+                    let mut spread = vec![T::nan(); m * k / len * stride];
+                    for at in 0..m * k {
+                        let (i, p) = (at / k, at % k);
+                        spread[if len == k { i * stride + p } else { p * stride + i }] = a[at];
                     }
+                    let (row_stride, col_stride) = if len == k { (stride, 1) } else { (1, stride) };
+                    let a = MatRef::with_strides(&spread, m, k, row_stride, col_stride).expect("inside");
+                    let mut c = old.clone();
+                    drop(matmul_with(options, a, b, mat_mut(&mut c, m, n)));
+                    assert_same(format_args!("A by {layout}, {stride} apart: {m} x {k} x {n}, {beta}"), &c, &want);
                 }
             }
         }
