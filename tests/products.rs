@@ -227,8 +227,8 @@ fn few_rows_or_columns<T: Float>() {
 /// Parts of A and B that are read where they are, or packed, alone or together, and sums that are added to C in whole
 /// tiles: the bits of single rows.
 fn large_parts<T: Float>() {
-    for (m, k, n, beta) in [(25, 515, 520, 0.0), (62, 130, 250, 1.0), (61, 30, 64, 1.0), (14, 1030, 70, 0.0)] {
-        let options = Matmul { alpha: num(0.5 + beta), beta: num(beta) };
+    for (m, k, n, beta) in [(25, 515, 520, 0.0), (112, 130, 250, 1.0), (61, 30, 64, 1.0), (14, 1030, 70, 0.0)] {
+        let options = Matmul { alpha: num(1.0 - beta / 2.0), beta: num(beta) };
         let [a, b, old] =
             [(1, m * k), (2, k * n), (3, m * n)].map(|(seed, len)| data::<T>(seed, Kind::Within(1.0), len));
         let mut want = old.clone();
@@ -261,21 +261,21 @@ fn large_parts<T: Float>() {
 }
 
 #[test]
-fn large_parts_are_single_rows() {
-    everywhere!(large_parts);
-}
-
-/// In one piece: halves for threads would not be large any more.
-#[test]
 fn few_rows_or_columns_are_single_rows() {
-    #[cfg(feature = "rayon")]
-    rayon::ThreadPoolBuilder::new().num_threads(1).build().expect("a thread").install(few_rows_or_columns_everywhere);
-    #[cfg(not(feature = "rayon"))]
-    few_rows_or_columns_everywhere();
+    in_one_piece(|| everywhere!(few_rows_or_columns));
 }
 
-fn few_rows_or_columns_everywhere() {
-    everywhere!(few_rows_or_columns);
+#[test]
+fn large_parts_are_single_rows() {
+    in_one_piece(|| everywhere!(large_parts));
+}
+
+/// Halves for threads would not be large any more.
+fn in_one_piece(test: impl FnOnce() + Send) {
+    #[cfg(feature = "rayon")]
+    rayon::ThreadPoolBuilder::new().num_threads(1).build().expect("a thread").install(test);
+    #[cfg(not(feature = "rayon"))]
+    test();
 }
 
 /// More columns, or deeper ones, than are summed together.
