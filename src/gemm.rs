@@ -281,7 +281,13 @@ fn is_direct<T>(b: MatRef<'_, T>) -> bool {
 
 /// Whether the blocks of B lie in a cache line each.
 fn is_aligned<T>(b: MatRef<'_, T>) -> bool {
-    b.from(0, 0).as_ptr().align_offset(LINE) == 0 && (b.row_stride() * size_of::<T>()).is_multiple_of(LINE)
+    b.from(0, 0).as_ptr().align_offset(LINE) == 0 && bytes::<T>(b.row_stride()).is_multiple_of(LINE)
+}
+
+/// The bytes of a stride, which may be any number where there is but one row or column.
+#[inline(always)]
+fn bytes<T>(stride: usize) -> usize {
+    stride.saturating_mul(size_of::<T>())
 }
 
 /// Columns of B within a k-block.

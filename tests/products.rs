@@ -245,9 +245,9 @@ fn large_parts<T: Float>() {
             for (layout, len) in [("rows", k), ("columns", m)] {
                 for stride in [len, len.next_multiple_of(1024)] {
                     let mut spread = vec![T::nan(); m * k / len * stride];
-                    for at in 0..m * k {
+                    for (at, &x) in a.iter().enumerate() {
                         let (i, p) = (at / k, at % k);
-                        spread[if len == k { i * stride + p } else { p * stride + i }] = a[at];
+                        spread[if len == k { i * stride + p } else { p * stride + i }] = x;
                     }
                     let (row_stride, col_stride) = if len == k { (stride, 1) } else { (1, stride) };
                     let a = MatRef::with_strides(&spread, m, k, row_stride, col_stride).expect("inside");

@@ -2,6 +2,7 @@
 
 use core::ops::Range;
 
+use super::bytes;
 use super::micro::Left;
 use super::pack::{pack_columns, pack_rows};
 use crate::float::Float;
@@ -54,7 +55,7 @@ impl<'s, T: Float> LeftSide<'s, T> {
         let (a, depth) = (self.a, self.a.cols());
         let band = a.window(row..a.rows().min(row + ROWS), 0..depth);
         // Rows that begin at the same place in their pages compete for the same places in the L1 cache.
-        let competes = (a.row_stride() * size_of::<T>()).is_multiple_of(PAGE);
+        let competes = bytes::<T>(a.row_stride()).is_multiple_of(PAGE);
         if a.row(0).is_some() && (self.is_read_little || !competes) {
             return Left::Rows(direct_rows(band));
         }
@@ -67,7 +68,7 @@ impl<'s, T: Float> LeftSide<'s, T> {
         }
         if self.height != ROWS || !self.ready.contains(&row) {
             // Columns in the same page need no company.
-            let group = if stride * size_of::<T>() < PAGE { 1 } else { GROUP };
+            let group = if bytes::<T>(stride) < PAGE { 1 } else { GROUP };
             self.height = ROWS;
             self.ready = row..a.rows().min(row + group * ROWS);
             pack_columns::<T, ROWS>(a.window(self.ready.clone(), 0..depth), self.packed);
@@ -86,7 +87,7 @@ pub(super) fn reads_little<T: Float, const BLOCKS: usize>(cols: usize) -> bool {
 /// in the L1 cache, and for the pages of memory at hand.
 #[inline(always)]
 fn is_near<T>(stride: usize, depth: usize) -> bool {
-    stride * size_of::<T>() < PAGE / 2 && stride * depth <= NEAR
+    bytes::<T>(stride) < PAGE / 2 && stride * depth <= NEAR
 }
 
 /// Whether columns are contiguous and apart from each other.
