@@ -5,8 +5,8 @@
 //!   for k-blocks                                                         (Float::K_BLOCK)
 //!     pack that part of B, unless it is as good where it is
 //!     for rows of A, a register tile at a time                           (ROWS, MID or LOW)
-//!       pack them, unless they are read but once or twice: they stay in the L1 cache
-//!       for columns of that part of B, a register tile at a time         (BLOCKS): micro::tile, then store
+//!       pack them, unless they are as good where they are                (left::LeftSide)
+//!       for columns of that part of B, a register tile at a time         (BLOCKS): micro::chains, then store
 //! ```
 //!
 //! A product of one row goes through B once, without a tile: `gemv`. One of few rows with a large B reads it in long
