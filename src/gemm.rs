@@ -443,8 +443,9 @@ fn tiles<T: Float, S: Simd<T>, const ROWS: usize, const BLOCKS: usize>(
         col -= width;
         let sums: Sums<T, S, ROWS, BLOCKS> = chains(no_sums(simd), &a, slab.panel(col), depth);
         let at = place.cols.start + col..place.cols.end.min(place.cols.start + col + width);
-        let is_whole = gemm.c.has_rows() && rows.len() == ROWS && at.len() == width;
-        if store.is_plain() && (is_whole || may_run_over(&gemm.c, &rows, &at, width)) {
+        let has_all_rows = gemm.c.has_rows() && rows.len() == ROWS;
+        let is_whole = has_all_rows && at.len() == width;
+        if store.is_plain() && (is_whole || has_all_rows && may_run_over(&gemm.c, &rows, &at, width)) {
             gemm.c.each_line::<ROWS>(
                 rows.start,
                 at.start,

@@ -270,6 +270,34 @@ fn large_parts_are_single_rows() {
     in_one_piece(|| everywhere!(large_parts));
 }
 
+/// C among other rows of a larger matrix: nothing else is written.
+fn rows_of_a_larger_matrix<T: Float>() {
+    for (m, k) in (1..14).chain([25, 50]).flat_map(|m| [(m, 5), (m, 70)]) {
+        for n in [1, 5, 8, 16, 24, 31, 32, 40, 48, 64, 100] {
+            let [a, b, bias] =
+                [(1, m * k), (2, k * n), (3, n)].map(|(seed, len)| data::<T>(seed, Kind::Within(1.0), len));
+            let [a, b] = [mat(&a, m, k), mat(&b, k, n)];
+            let added = Matmul { beta: T::one(), ..Matmul::default() };
+            for operation in ["plain", "added", "biased"] {
+                let mut memory = vec![num::<T>(7.0); (m + 60) * n];
+                let c = mat_mut(&mut memory, m + 60, n).submatrix(3..m + 3, 0..n).expect("inside");
+                drop(match operation {
+                    "plain" => matmul(a, b, c),
+                    "added" => matmul_with(added, a, b, c),
+                    _ => linear(Activation::Identity, a, mat(&w, n, k), Some(&bias), c),
+                });
+                let outside = memory[..3 * n].iter().chain(&memory[(m + 3) * n..]);
+                assert!(outside.copied().all(|x| x == num(7.0)), "{operation}: {m} x {k} x {n}");
+            }
+        }
+    }
+}
+
+#[test]
+fn rows_of_a_larger_matrix_stay() {
+    everywhere!(rows_of_a_larger_matrix);
+}
+
 /// Halves for threads would not be large any more.
 fn in_one_piece(test: impl FnOnce() + Send) {
     #[cfg(feature = "rayon")]
