@@ -274,8 +274,8 @@ fn large_parts_are_single_rows() {
 fn rows_of_a_larger_matrix<T: Float>() {
     for (m, k) in (1..14).chain([25, 50]).flat_map(|m| [(m, 5), (m, 70)]) {
         for n in [1, 5, 8, 16, 24, 31, 32, 40, 48, 64, 100] {
-            let [a, b, bias] =
-                [(1, m * k), (2, k * n), (3, n)].map(|(seed, len)| data::<T>(seed, Kind::Within(1.0), len));
+            let [a, b, bias, w] =
+                [(1, m * k), (2, k * n), (3, n), (4, n * k)].map(|(seed, len)| data::<T>(seed, Kind::Within(1.0), len));
             let [a, b] = [mat(&a, m, k), mat(&b, k, n)];
             let added = Matmul { beta: T::one(), ..Matmul::default() };
             for operation in ["plain", "added", "biased"] {
