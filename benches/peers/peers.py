@@ -6,7 +6,8 @@
 
 One thread, f32. A library that is not installed is named on standard error and left out. Each result is compared with
 that of NumPy in f64 before anything is timed. Each peer has a process of its own, since their libraries do not bear each
-other; they take turns, a round each, and the time is the smallest of all rounds.
+other; they take turns, a round each, and the time is the smallest of all rounds. NumPy is told to ask for no huge pages:
+the other contenders do not have them.
 """
 
 import argparse
@@ -15,6 +16,7 @@ import os
 import sys
 import time
 
+os.environ["NUMPY_MADVISE_HUGEPAGE"] = "0"
 os.environ["OMP_NUM_THREADS"] = "1"
 os.environ["XLA_FLAGS"] = "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"
 
@@ -29,6 +31,10 @@ EPS = 1e-5
 def softmax(x):
     e = np.exp(x - x.max(-1, keepdims=True))
     return e / e.sum(-1, keepdims=True)
+
+
+def softmax_gradient(p, dp):
+    return p * (dp - (p * dp).sum(-1, keepdims=True))
 
 
 def logsumexp(x):
@@ -53,12 +59,12 @@ def cross_entropy_gradient(x):
     return p / len(x)
 
 
-# name, bytes an element, shapes, the function in NumPy, operands from 0 on (else on both sides of it) and how large
+# name, bytes an element, shapes, the function in NumPy, the range of its operands, how many they are if not one
 CASES = [
     ("softmax", 8, SHAPES, softmax, (-1, 1)),
     ("log_softmax", 8, SHAPES, lambda x: x - logsumexp(x), (-1, 1)),
     ("logsumexp", 4, SHAPES[2:3], lambda x: logsumexp(x)[:, 0], (-1, 1)),
-    ("softmax_backward", 12, SHAPES, lambda x: x * (x - (x * x).sum(-1, keepdims=True)), (-1, 1)),
+    ("softmax_backward", 12, SHAPES, softmax_gradient, (-1, 1), 2),
     ("cross_entropy and gradient", 8, [(512, 32768)], cross_entropy_gradient, (-1, 1)),
     ("layer_norm", 8, NORM_SHAPES, normalized, (-1, 1)),
     ("rms_norm", 8, NORM_SHAPES, lambda x: x / np.sqrt((x * x).mean(-1, keepdims=True) + EPS), (-1, 1)),
@@ -99,7 +105,7 @@ class Torch:
             "softmax": lambda x: torch.softmax(x, -1),
             "log_softmax": lambda x: torch.log_softmax(x, -1),
             "logsumexp": lambda x: torch.logsumexp(x, -1),
-            "softmax_backward": lambda x: torch._softmax_backward_data(x, x, -1, x.dtype),
+            "softmax_backward": lambda p, dp: torch._softmax_backward_data(dp, p, -1, p.dtype),
             "cross_entropy and gradient": cross_entropy,
             "layer_norm": lambda x: f.layer_norm(x, x.shape[1:], eps=EPS),
             "rms_norm": lambda x: f.rms_norm(x, x.shape[1:], eps=EPS),
@@ -110,11 +116,11 @@ class Torch:
             "gelu": f.gelu,
         }
 
-    def call(self, case, x):
-        function, x, result = self.functions[case], self.torch.from_numpy(x), []
+    def call(self, case, *operands):
+        function, operands, result = self.functions[case], [self.torch.from_numpy(x) for x in operands], []
 
         def run():
-            result[:] = [function(x)]
+            result[:] = [function(*operands)]
 
         return run, lambda: result[0].numpy()
 
@@ -134,7 +140,7 @@ class Jax:
             "softmax": jax.nn.softmax,
             "log_softmax": jax.nn.log_softmax,
             "logsumexp": lambda x: jax.nn.logsumexp(x, -1),
-            "softmax_backward": lambda x: x * (x - (x * x).sum(-1, keepdims=True)),
+            "softmax_backward": lambda p, dp: p * (dp - (p * dp).sum(-1, keepdims=True)),
             "cross_entropy and gradient": jax.grad(loss),
             "layer_norm": lambda x: (x - x.mean(-1, keepdims=True)) * jax.lax.rsqrt(x.var(-1, keepdims=True) + EPS),
             "rms_norm": lambda x: x * jax.lax.rsqrt((x * x).mean(-1, keepdims=True) + EPS),
@@ -146,11 +152,11 @@ class Jax:
         }
         self.functions = {case: jax.jit(function) for case, function in functions.items()}
 
-    def call(self, case, x):
-        function, x, result = self.functions[case], self.jnp.asarray(x), []
+    def call(self, case, *operands):
+        function, operands, result = self.functions[case], [self.jnp.asarray(x) for x in operands], []
 
         def run():
-            result[:] = [function(x).block_until_ready()]
+            result[:] = [function(*operands).block_until_ready()]
 
         return run, lambda: np.asarray(result[0])
 
@@ -202,11 +208,11 @@ def serve(peer, pipe):
         return pipe.send(str(error))
     pipe.send(None)
     while request := pipe.recv():
-        name, x = request
+        name, operands = request
         if name not in library.functions:
             pipe.send(None)
             continue
-        call, result = library.call(name, x)
+        call, result = library.call(name, *operands)
         call()
         start = time.perf_counter_ns()
         call()
@@ -256,22 +262,24 @@ def main():
     pipes = start()
     failures = 0
     print("case,peer,threads,min_ns,rate,unit")
-    for name, size, shapes, function, (low, high) in CASES:
+    for name, size, shapes, function, (low, high), *count in CASES:
         for shape in shapes:
             case = f"{name} {'x'.join(map(str, np.atleast_1d(shape)))}"
             if arguments.only not in case:
                 continue
-            x = np.random.default_rng(1).uniform(low, high, shape).astype(np.float32)
-            results = {peer: ask(pipe, (name, x)) for peer, pipe in pipes.items()}
+            uniform = np.random.default_rng(1).uniform
+            operands = [uniform(low, high, shape).astype(np.float32) for _ in range(*count or [1])]
+            results = {peer: ask(pipe, (name, operands)) for peer, pipe in pipes.items()}
             results = {peer: result for peer, result in results.items() if result is not None}
-            expected = function(x.astype(np.float64))
-            wrong = [peer for peer, y in results.items() if not np.allclose(y, expected, rtol=1e-3, atol=1e-6)]
+            expected = function(*(x.astype(np.float64) for x in operands))
+            tolerance = 1e-6 * np.abs(expected).max()
+            wrong = [peer for peer, y in results.items() if not np.allclose(y, expected, rtol=1e-3, atol=tolerance)]
             for peer in wrong:
                 print(f"ERROR: {case}: {peer} is wrong; left out", file=sys.stderr)
             failures += len(wrong)
             able = {peer: pipes[peer] for peer in results if peer not in wrong}
             for peer, ns in interleaved(able, 0.6 if arguments.quick else 5).items():
-                print(f"{case},{peer},1,{ns:.1f},{size * x.size / ns:.3f},GB/s", flush=True)
+                print(f"{case},{peer},1,{ns:.1f},{size * operands[0].size / ns:.3f},GB/s", flush=True)
             for peer in results:
                 pipes[peer].send(None)
     for pipe in pipes.values():
