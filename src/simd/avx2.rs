@@ -17,6 +17,20 @@ impl Avx2 {
     pub fn detect() -> Option<Self> {
         V3::try_new().map(Self)
     }
+
+    /// `lookup` of half a block: by halves of numbers, in halves of the table, between which the third bit of the number of
+    /// the entry decides.
+    #[inline(always)]
+    fn lookup_f64x4(self, [low, high]: [f64x4; 2], a: f64x4) -> f64x4 {
+        let (avx, avx2) = (self.0.avx, self.0.avx2);
+        let twice = avx2._mm256_slli_epi64::<1>(cast(a));
+        let of_halves = self
+            .0
+            .wrapping_add_u32x8(cast(avx2._mm256_shuffle_epi32::<0b10_10_00_00>(twice)), u32x8(0, 1, 0, 1, 0, 1, 0, 1));
+        let low = avx2._mm256_permutevar8x32_epi32(cast(low), cast(of_halves));
+        let high = avx2._mm256_permutevar8x32_epi32(cast(high), cast(of_halves));
+        cast(avx._mm256_blendv_pd(cast(low), cast(high), cast(avx2._mm256_slli_epi64::<61>(cast(a)))))
+    }
 }
 
 /// `N` neighbours from `at` on of each of some lines.
@@ -58,16 +72,6 @@ where
     fn call(self) -> K::Output {
         self.kernel.run(self.simd)
     }
-}
-
-#[inline(always)]
-fn both<A: Copy, R>(a: [A; 2], f: impl Fn(A) -> R) -> [R; 2] {
-    [f(a[0]), f(a[1])]
-}
-
-#[inline(always)]
-fn zip<A: Copy, B: Copy, R>(a: [A; 2], b: [B; 2], f: impl Fn(A, B) -> R) -> [R; 2] {
-    [f(a[0], b[0]), f(a[1], b[1])]
 }
 
 impl Simd<f32> for Avx2 {
@@ -115,75 +119,41 @@ impl Simd<f32> for Avx2 {
     }
     #[inline(always)]
     fn widen(self, x: [f32x8; 2]) -> [[f64x4; 2]; 2] {
-        both(
-            x,
-            #[inline(always)]
-            |x| {
-                let [low, high]: [f32x4; 2] = cast(x);
-                [self.0.convert_f32x4_to_f64x4(low), self.0.convert_f32x4_to_f64x4(high)]
-            },
-        )
+        let [a, b, c, d]: [f32x4; 4] = cast(x);
+        [
+            [self.0.convert_f32x4_to_f64x4(a), self.0.convert_f32x4_to_f64x4(b)],
+            [self.0.convert_f32x4_to_f64x4(c), self.0.convert_f32x4_to_f64x4(d)],
+        ]
     }
     /// From memory, a conversion needs no shuffle.
     #[inline(always)]
     fn load_wide(self, x: &[f32; 16]) -> [[f64x4; 2]; 2] {
         let (quarters, _) = x.as_chunks::<4>();
-        both(
-            [[quarters[0], quarters[1]], [quarters[2], quarters[3]]],
-            #[inline(always)]
-            |quarters| {
-                both(
-                    quarters,
-                    #[inline(always)]
-                    |quarter| self.0.convert_f32x4_to_f64x4(cast(quarter)),
-                )
-            },
-        )
+        [
+            [self.0.convert_f32x4_to_f64x4(cast(quarters[0])), self.0.convert_f32x4_to_f64x4(cast(quarters[1]))],
+            [self.0.convert_f32x4_to_f64x4(cast(quarters[2])), self.0.convert_f32x4_to_f64x4(cast(quarters[3]))],
+        ]
     }
 
     #[inline(always)]
     fn add(self, a: [f32x8; 2], b: [f32x8; 2]) -> [f32x8; 2] {
-        zip(
-            a,
-            b,
-            #[inline(always)]
-            |a, b| self.0.add_f32x8(a, b),
-        )
+        [self.0.add_f32x8(a[0], b[0]), self.0.add_f32x8(a[1], b[1])]
     }
     #[inline(always)]
     fn sub(self, a: [f32x8; 2], b: [f32x8; 2]) -> [f32x8; 2] {
-        zip(
-            a,
-            b,
-            #[inline(always)]
-            |a, b| self.0.sub_f32x8(a, b),
-        )
+        [self.0.sub_f32x8(a[0], b[0]), self.0.sub_f32x8(a[1], b[1])]
     }
     #[inline(always)]
     fn mul(self, a: [f32x8; 2], b: [f32x8; 2]) -> [f32x8; 2] {
-        zip(
-            a,
-            b,
-            #[inline(always)]
-            |a, b| self.0.mul_f32x8(a, b),
-        )
+        [self.0.mul_f32x8(a[0], b[0]), self.0.mul_f32x8(a[1], b[1])]
     }
     #[inline(always)]
     fn div(self, a: [f32x8; 2], b: [f32x8; 2]) -> [f32x8; 2] {
-        zip(
-            a,
-            b,
-            #[inline(always)]
-            |a, b| self.0.div_f32x8(a, b),
-        )
+        [self.0.div_f32x8(a[0], b[0]), self.0.div_f32x8(a[1], b[1])]
     }
     #[inline(always)]
     fn sqrt(self, a: [f32x8; 2]) -> [f32x8; 2] {
-        both(
-            a,
-            #[inline(always)]
-            |a| self.0.sqrt_f32x8(a),
-        )
+        [self.0.sqrt_f32x8(a[0]), self.0.sqrt_f32x8(a[1])]
     }
     #[inline(always)]
     fn mul_add(self, a: [f32x8; 2], b: [f32x8; 2], c: [f32x8; 2]) -> [f32x8; 2] {
@@ -192,30 +162,15 @@ impl Simd<f32> for Avx2 {
 
     #[inline(always)]
     fn lt(self, a: [f32x8; 2], b: [f32x8; 2]) -> [m32x8; 2] {
-        zip(
-            a,
-            b,
-            #[inline(always)]
-            |a, b| self.0.cmp_lt_f32x8(a, b),
-        )
+        [self.0.cmp_lt_f32x8(a[0], b[0]), self.0.cmp_lt_f32x8(a[1], b[1])]
     }
     #[inline(always)]
     fn le(self, a: [f32x8; 2], b: [f32x8; 2]) -> [m32x8; 2] {
-        zip(
-            a,
-            b,
-            #[inline(always)]
-            |a, b| self.0.cmp_le_f32x8(a, b),
-        )
+        [self.0.cmp_le_f32x8(a[0], b[0]), self.0.cmp_le_f32x8(a[1], b[1])]
     }
     #[inline(always)]
     fn eq(self, a: [f32x8; 2], b: [f32x8; 2]) -> [m32x8; 2] {
-        zip(
-            a,
-            b,
-            #[inline(always)]
-            |a, b| self.0.cmp_eq_f32x8(a, b),
-        )
+        [self.0.cmp_eq_f32x8(a[0], b[0]), self.0.cmp_eq_f32x8(a[1], b[1])]
     }
 
     #[inline(always)]
@@ -232,29 +187,15 @@ impl Simd<f32> for Avx2 {
     }
     #[inline(always)]
     fn mask_and(self, a: [m32x8; 2], b: [m32x8; 2]) -> [m32x8; 2] {
-        zip(
-            a,
-            b,
-            #[inline(always)]
-            |a, b| self.0.and_m32x8(a, b),
-        )
+        [self.0.and_m32x8(a[0], b[0]), self.0.and_m32x8(a[1], b[1])]
     }
     #[inline(always)]
     fn mask_or(self, a: [m32x8; 2], b: [m32x8; 2]) -> [m32x8; 2] {
-        zip(
-            a,
-            b,
-            #[inline(always)]
-            |a, b| self.0.or_m32x8(a, b),
-        )
+        [self.0.or_m32x8(a[0], b[0]), self.0.or_m32x8(a[1], b[1])]
     }
     #[inline(always)]
     fn mask_not(self, a: [m32x8; 2]) -> [m32x8; 2] {
-        both(
-            a,
-            #[inline(always)]
-            |a| self.0.not_m32x8(a),
-        )
+        [self.0.not_m32x8(a[0]), self.0.not_m32x8(a[1])]
     }
     #[inline(always)]
     fn any(self, mask: [m32x8; 2]) -> bool {
@@ -263,80 +204,57 @@ impl Simd<f32> for Avx2 {
 
     #[inline(always)]
     fn and(self, a: [f32x8; 2], b: [f32x8; 2]) -> [f32x8; 2] {
-        zip(
-            a,
-            b,
-            #[inline(always)]
-            |a, b| self.0.and_f32x8(a, b),
-        )
+        [self.0.and_f32x8(a[0], b[0]), self.0.and_f32x8(a[1], b[1])]
     }
     #[inline(always)]
     fn or(self, a: [f32x8; 2], b: [f32x8; 2]) -> [f32x8; 2] {
-        zip(
-            a,
-            b,
-            #[inline(always)]
-            |a, b| self.0.or_f32x8(a, b),
-        )
+        [self.0.or_f32x8(a[0], b[0]), self.0.or_f32x8(a[1], b[1])]
     }
     #[inline(always)]
     fn xor(self, a: [f32x8; 2], b: [f32x8; 2]) -> [f32x8; 2] {
-        zip(
-            a,
-            b,
-            #[inline(always)]
-            |a, b| self.0.xor_f32x8(a, b),
-        )
+        [self.0.xor_f32x8(a[0], b[0]), self.0.xor_f32x8(a[1], b[1])]
     }
     #[inline(always)]
     fn int_add(self, a: [f32x8; 2], b: [f32x8; 2]) -> [f32x8; 2] {
-        zip(
-            a,
-            b,
-            #[inline(always)]
-            |a, b| cast(self.0.wrapping_add_u32x8(cast(a), cast(b))),
-        )
+        [
+            cast(self.0.wrapping_add_u32x8(cast(a[0]), cast(b[0]))),
+            cast(self.0.wrapping_add_u32x8(cast(a[1]), cast(b[1]))),
+        ]
     }
     #[inline(always)]
     fn int_sub(self, a: [f32x8; 2], b: [f32x8; 2]) -> [f32x8; 2] {
-        zip(
-            a,
-            b,
-            #[inline(always)]
-            |a, b| cast(self.0.wrapping_sub_u32x8(cast(a), cast(b))),
-        )
+        [
+            cast(self.0.wrapping_sub_u32x8(cast(a[0]), cast(b[0]))),
+            cast(self.0.wrapping_sub_u32x8(cast(a[1]), cast(b[1]))),
+        ]
     }
     #[inline(always)]
     fn shl(self, a: [f32x8; 2], n: u32) -> [f32x8; 2] {
-        both(
-            a,
-            #[inline(always)]
-            |a| cast(self.0.shl_u32x8(cast(a), u64x2(u64::from(n), 0))),
-        )
+        [
+            cast(self.0.shl_u32x8(cast(a[0]), u64x2(u64::from(n), 0))),
+            cast(self.0.shl_u32x8(cast(a[1]), u64x2(u64::from(n), 0))),
+        ]
     }
     #[inline(always)]
     fn shr(self, a: [f32x8; 2], n: u32) -> [f32x8; 2] {
-        both(
-            a,
-            #[inline(always)]
-            |a| cast(self.0.shr_u32x8(cast(a), u64x2(u64::from(n), 0))),
-        )
+        [
+            cast(self.0.shr_u32x8(cast(a[0]), u64x2(u64::from(n), 0))),
+            cast(self.0.shr_u32x8(cast(a[1]), u64x2(u64::from(n), 0))),
+        ]
     }
     #[inline(always)]
     fn bit(self, a: [f32x8; 2]) -> [f32x8; 2] {
-        both(
-            a,
-            #[inline(always)]
-            |a| cast(self.0.shl_dyn_u32x8(self.0.splat_u32x8(1), cast(a))),
-        )
+        [
+            cast(self.0.shl_dyn_u32x8(self.0.splat_u32x8(1), cast(a[0]))),
+            cast(self.0.shl_dyn_u32x8(self.0.splat_u32x8(1), cast(a[1]))),
+        ]
     }
     #[inline(always)]
     fn lookup(self, table: &[f32; 8], a: [f32x8; 2]) -> [f32x8; 2] {
-        both(
-            a,
-            #[inline(always)]
-            |a| cast(self.0.avx2._mm256_permutevar8x32_ps(cast(*table), cast(a))),
-        )
+        [
+            cast(self.0.avx2._mm256_permutevar8x32_ps(cast(*table), cast(a[0]))),
+            cast(self.0.avx2._mm256_permutevar8x32_ps(cast(*table), cast(a[1]))),
+        ]
     }
 
     /// Four columns at a time: each register takes four neighbours of a line and of the line four below it, so that the
@@ -423,47 +341,23 @@ impl Simd<f64> for Avx2 {
 
     #[inline(always)]
     fn add(self, a: [f64x4; 2], b: [f64x4; 2]) -> [f64x4; 2] {
-        zip(
-            a,
-            b,
-            #[inline(always)]
-            |a, b| self.0.add_f64x4(a, b),
-        )
+        [self.0.add_f64x4(a[0], b[0]), self.0.add_f64x4(a[1], b[1])]
     }
     #[inline(always)]
     fn sub(self, a: [f64x4; 2], b: [f64x4; 2]) -> [f64x4; 2] {
-        zip(
-            a,
-            b,
-            #[inline(always)]
-            |a, b| self.0.sub_f64x4(a, b),
-        )
+        [self.0.sub_f64x4(a[0], b[0]), self.0.sub_f64x4(a[1], b[1])]
     }
     #[inline(always)]
     fn mul(self, a: [f64x4; 2], b: [f64x4; 2]) -> [f64x4; 2] {
-        zip(
-            a,
-            b,
-            #[inline(always)]
-            |a, b| self.0.mul_f64x4(a, b),
-        )
+        [self.0.mul_f64x4(a[0], b[0]), self.0.mul_f64x4(a[1], b[1])]
     }
     #[inline(always)]
     fn div(self, a: [f64x4; 2], b: [f64x4; 2]) -> [f64x4; 2] {
-        zip(
-            a,
-            b,
-            #[inline(always)]
-            |a, b| self.0.div_f64x4(a, b),
-        )
+        [self.0.div_f64x4(a[0], b[0]), self.0.div_f64x4(a[1], b[1])]
     }
     #[inline(always)]
     fn sqrt(self, a: [f64x4; 2]) -> [f64x4; 2] {
-        both(
-            a,
-            #[inline(always)]
-            |a| self.0.sqrt_f64x4(a),
-        )
+        [self.0.sqrt_f64x4(a[0]), self.0.sqrt_f64x4(a[1])]
     }
     #[inline(always)]
     fn mul_add(self, a: [f64x4; 2], b: [f64x4; 2], c: [f64x4; 2]) -> [f64x4; 2] {
@@ -472,30 +366,15 @@ impl Simd<f64> for Avx2 {
 
     #[inline(always)]
     fn lt(self, a: [f64x4; 2], b: [f64x4; 2]) -> [m64x4; 2] {
-        zip(
-            a,
-            b,
-            #[inline(always)]
-            |a, b| self.0.cmp_lt_f64x4(a, b),
-        )
+        [self.0.cmp_lt_f64x4(a[0], b[0]), self.0.cmp_lt_f64x4(a[1], b[1])]
     }
     #[inline(always)]
     fn le(self, a: [f64x4; 2], b: [f64x4; 2]) -> [m64x4; 2] {
-        zip(
-            a,
-            b,
-            #[inline(always)]
-            |a, b| self.0.cmp_le_f64x4(a, b),
-        )
+        [self.0.cmp_le_f64x4(a[0], b[0]), self.0.cmp_le_f64x4(a[1], b[1])]
     }
     #[inline(always)]
     fn eq(self, a: [f64x4; 2], b: [f64x4; 2]) -> [m64x4; 2] {
-        zip(
-            a,
-            b,
-            #[inline(always)]
-            |a, b| self.0.cmp_eq_f64x4(a, b),
-        )
+        [self.0.cmp_eq_f64x4(a[0], b[0]), self.0.cmp_eq_f64x4(a[1], b[1])]
     }
 
     #[inline(always)]
@@ -512,29 +391,15 @@ impl Simd<f64> for Avx2 {
     }
     #[inline(always)]
     fn mask_and(self, a: [m64x4; 2], b: [m64x4; 2]) -> [m64x4; 2] {
-        zip(
-            a,
-            b,
-            #[inline(always)]
-            |a, b| self.0.and_m64x4(a, b),
-        )
+        [self.0.and_m64x4(a[0], b[0]), self.0.and_m64x4(a[1], b[1])]
     }
     #[inline(always)]
     fn mask_or(self, a: [m64x4; 2], b: [m64x4; 2]) -> [m64x4; 2] {
-        zip(
-            a,
-            b,
-            #[inline(always)]
-            |a, b| self.0.or_m64x4(a, b),
-        )
+        [self.0.or_m64x4(a[0], b[0]), self.0.or_m64x4(a[1], b[1])]
     }
     #[inline(always)]
     fn mask_not(self, a: [m64x4; 2]) -> [m64x4; 2] {
-        both(
-            a,
-            #[inline(always)]
-            |a| self.0.not_m64x4(a),
-        )
+        [self.0.not_m64x4(a[0]), self.0.not_m64x4(a[1])]
     }
     #[inline(always)]
     fn any(self, mask: [m64x4; 2]) -> bool {
@@ -543,92 +408,55 @@ impl Simd<f64> for Avx2 {
 
     #[inline(always)]
     fn and(self, a: [f64x4; 2], b: [f64x4; 2]) -> [f64x4; 2] {
-        zip(
-            a,
-            b,
-            #[inline(always)]
-            |a, b| self.0.and_f64x4(a, b),
-        )
+        [self.0.and_f64x4(a[0], b[0]), self.0.and_f64x4(a[1], b[1])]
     }
     #[inline(always)]
     fn or(self, a: [f64x4; 2], b: [f64x4; 2]) -> [f64x4; 2] {
-        zip(
-            a,
-            b,
-            #[inline(always)]
-            |a, b| self.0.or_f64x4(a, b),
-        )
+        [self.0.or_f64x4(a[0], b[0]), self.0.or_f64x4(a[1], b[1])]
     }
     #[inline(always)]
     fn xor(self, a: [f64x4; 2], b: [f64x4; 2]) -> [f64x4; 2] {
-        zip(
-            a,
-            b,
-            #[inline(always)]
-            |a, b| self.0.xor_f64x4(a, b),
-        )
+        [self.0.xor_f64x4(a[0], b[0]), self.0.xor_f64x4(a[1], b[1])]
     }
     #[inline(always)]
     fn int_add(self, a: [f64x4; 2], b: [f64x4; 2]) -> [f64x4; 2] {
-        zip(
-            a,
-            b,
-            #[inline(always)]
-            |a, b| cast(self.0.wrapping_add_u64x4(cast(a), cast(b))),
-        )
+        [
+            cast(self.0.wrapping_add_u64x4(cast(a[0]), cast(b[0]))),
+            cast(self.0.wrapping_add_u64x4(cast(a[1]), cast(b[1]))),
+        ]
     }
     #[inline(always)]
     fn int_sub(self, a: [f64x4; 2], b: [f64x4; 2]) -> [f64x4; 2] {
-        zip(
-            a,
-            b,
-            #[inline(always)]
-            |a, b| cast(self.0.wrapping_sub_u64x4(cast(a), cast(b))),
-        )
+        [
+            cast(self.0.wrapping_sub_u64x4(cast(a[0]), cast(b[0]))),
+            cast(self.0.wrapping_sub_u64x4(cast(a[1]), cast(b[1]))),
+        ]
     }
     #[inline(always)]
     fn shl(self, a: [f64x4; 2], n: u32) -> [f64x4; 2] {
-        both(
-            a,
-            #[inline(always)]
-            |a| cast(self.0.shl_u64x4(cast(a), u64x2(u64::from(n), 0))),
-        )
+        [
+            cast(self.0.shl_u64x4(cast(a[0]), u64x2(u64::from(n), 0))),
+            cast(self.0.shl_u64x4(cast(a[1]), u64x2(u64::from(n), 0))),
+        ]
     }
     #[inline(always)]
     fn shr(self, a: [f64x4; 2], n: u32) -> [f64x4; 2] {
-        both(
-            a,
-            #[inline(always)]
-            |a| cast(self.0.shr_u64x4(cast(a), u64x2(u64::from(n), 0))),
-        )
+        [
+            cast(self.0.shr_u64x4(cast(a[0]), u64x2(u64::from(n), 0))),
+            cast(self.0.shr_u64x4(cast(a[1]), u64x2(u64::from(n), 0))),
+        ]
     }
     #[inline(always)]
     fn bit(self, a: [f64x4; 2]) -> [f64x4; 2] {
-        both(
-            a,
-            #[inline(always)]
-            |a| cast(self.0.shl_dyn_u64x4(self.0.splat_u64x4(1), cast(a))),
-        )
+        [
+            cast(self.0.shl_dyn_u64x4(self.0.splat_u64x4(1), cast(a[0]))),
+            cast(self.0.shl_dyn_u64x4(self.0.splat_u64x4(1), cast(a[1]))),
+        ]
     }
-    /// By halves of numbers, in halves of the table, between which the third bit of the number of the entry decides.
     #[inline(always)]
     fn lookup(self, table: &[f64; 8], a: [f64x4; 2]) -> [f64x4; 2] {
-        let (avx, avx2) = (self.0.avx, self.0.avx2);
-        let [low, high]: [f64x4; 2] = cast(*table);
-        both(
-            a,
-            #[inline(always)]
-            |a| {
-                let twice = avx2._mm256_slli_epi64::<1>(cast(a));
-                let of_halves = self.0.wrapping_add_u32x8(
-                    cast(avx2._mm256_shuffle_epi32::<0b10_10_00_00>(twice)),
-                    u32x8(0, 1, 0, 1, 0, 1, 0, 1),
-                );
-                let low = avx2._mm256_permutevar8x32_epi32(cast(low), cast(of_halves));
-                let high = avx2._mm256_permutevar8x32_epi32(cast(high), cast(of_halves));
-                cast(avx._mm256_blendv_pd(cast(low), cast(high), cast(avx2._mm256_slli_epi64::<61>(cast(a)))))
-            },
-        )
+        let table = cast(*table);
+        [self.lookup_f64x4(table, a[0]), self.lookup_f64x4(table, a[1])]
     }
 
     /// Two columns at a time, as for `f32`.
