@@ -12,9 +12,9 @@ pub type Result<T, E = Error> = core::result::Result<T, E>;
 
 /// Why a call could not do what was asked.
 ///
-/// [`Shape`](Error::Shape), [`Argument`](Error::Argument) and [`Isa`](Error::Isa) are found before anything is
-/// written. [`NonFinite`](Error::NonFinite) is found while computing: the results are then written by the rules of
-/// IEEE 754, except by functions that work in place, which leave their operand as it was.
+/// [`NonFinite`](Error::NonFinite) is found while computing: the results are then written by the rules of IEEE 754, except
+/// by functions that work in place, which leave their operand as it was unless they say otherwise. All else is found
+/// before anything is written. The operation that an error names is that of the function without `_with`.
 ///
 /// ```
 /// use nanproof::{Error, MatMut, MatRef, softmax};
@@ -57,7 +57,7 @@ pub enum Error {
     LossScale(Box<NonFinite>),
     /// A gradient is not that of its function: the finding of [`gradcheck`](crate::gradcheck).
     Gradient(Box<GradcheckMismatch>),
-    /// `NANPROOF_ISA` names no instruction set of this CPU.
+    /// An instruction set that this CPU does not have, asked for by [`Isa::run`] or `NANPROOF_ISA`.
     Isa(Isa),
     /// The name of an instruction set, from `NANPROOF_ISA` perhaps, that is none.
     UnknownIsa(Box<str>),
@@ -103,8 +103,8 @@ impl fmt::Display for Error {
                 write!(f, "the loss scale is the smallest allowed and a gradient still overflows: {report}")
             }
             Self::Gradient(mismatch) => mismatch.fmt(f),
-            Self::Isa(isa) => write!(f, "NANPROOF_ISA={isa}: this CPU does not have it; it has {}", Available),
-            Self::UnknownIsa(name) => write!(f, "NANPROOF_ISA={name}: no instruction set; this CPU has {}", Available),
+            Self::Isa(isa) => write!(f, "instruction set {isa}: this CPU does not have it; it has {}", Available),
+            Self::UnknownIsa(name) => write!(f, "{name:?} is no instruction set; this CPU has {}", Available),
         }
     }
 }

@@ -10,7 +10,7 @@ use core::ops::{Add, Range};
 use crate::float::{Float, Format};
 use crate::kernel::{Kernel, outline, outline_rare};
 use crate::lanes::{Lanes, Mask};
-use crate::logits::{RowSum, faint_rest, lane_maxima, largest, least_sum};
+use crate::logits::{RowSum, lane_maxima, largest, least_sum};
 use crate::math;
 use crate::math::relative_exp::{RelativeExp, far_from, limit};
 use crate::moments::Extended;
@@ -164,8 +164,8 @@ impl<T: Float> RowSums<T> {
         let mut row = self.row(i);
         if !row.max.is_finite() {
             row = RowSum::at_infinity(x, row.max);
-        } else if row.is_faint(x.len()) {
-            row.rest = TwoTerm { sum: faint_rest(simd, x, row.max, [T::one(); 2]), error: T::zero() };
+        } else {
+            row.mend_if_faint(simd, x);
         }
         for (place, unit) in self.unit.iter_mut().zip([row.unit.sum, row.unit.error]) {
             place.as_mut()[i] = unit;
@@ -254,8 +254,8 @@ pub(crate) fn multiply<T: Float, S: Simd<T>>(factor: Lanes<T, S>, error: Lanes<T
     );
 }
 
-/// Goes through a row once for the maximum and once for the sum, and writes the exponentials to `y`, if that is not empty: in
-/// what units the sum tells.
+/// Goes through a row once for the maximum and once for the sum, and writes the exponentials to `y`, if that is not empty, in
+/// the units that the result names.
 ///
 /// A function of its own, which the formulas share; [`RowSums::each`] is faster where rows are short.
 #[inline(always)]
@@ -306,9 +306,7 @@ impl<T: Float> Kernel for RowExp<'_, T> {
         let rest = Extended::of_terms(pass.sum, pass.error).total().narrow();
         *sum = RowSum { max, ones, rest, unit };
         sum.rest = sum.in_units_of_max(simd, rest);
-        if sum.is_faint(x.len()) {
-            sum.rest = TwoTerm { sum: faint_rest(simd, x, max, [T::one(); 2]), error: T::zero() };
-        }
+        sum.mend_if_faint(simd, x);
     }
 }
 

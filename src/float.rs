@@ -61,6 +61,8 @@ pub trait Format: Copy + 'static {
     const BIAS: i32;
     /// The power of two by which a factor is scaled so that products and their sums fit `f64`.
     const WIDE_SCALE: i32;
+    /// Whether a product of two is exact in `f64`.
+    const PRODUCTS_FIT_F64: bool;
     /// Where the sums of matrix products are cut: `k` at multiples of this.
     const K_BLOCK: usize;
     /// Every bit but the sign.
@@ -91,6 +93,7 @@ impl Format for f32 {
     const LANES: usize = 16;
     const FRACTION_BITS: u32 = 23;
     const BIAS: i32 = 127;
+    const PRODUCTS_FIT_F64: bool = true;
     const WIDE_SCALE: i32 = 0;
     const K_BLOCK: usize = 512;
     const ABS_MASK: Self = Self::from_bits(0x7fff_ffff);
@@ -136,6 +139,7 @@ impl Format for f64 {
     const LANES: usize = 8;
     const FRACTION_BITS: u32 = 52;
     const BIAS: i32 = 1023;
+    const PRODUCTS_FIT_F64: bool = false;
     const WIDE_SCALE: i32 = -530;
     const K_BLOCK: usize = 256;
     const ABS_MASK: Self = Self::from_bits(0x7fff_ffff_ffff_ffff);

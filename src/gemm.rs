@@ -1,4 +1,4 @@
-//! The loops of the matrix product, `C = f(alpha A B + old)`, for a C whose rows are contiguous.
+//! The loops of the matrix product, `C = f(alpha A B + old)`, for a C whose rows or columns are contiguous.
 //!
 //! ```text
 //! for columns of B that fit the L2 cache together with their k-block     (SLAB_LINES)
@@ -249,7 +249,7 @@ impl<T: Float> Tiled<T> for Gemm<'_, T> {
         let [left, right] =
             scratch.as_mut().map_or_else(Default::default, |scratch| scratch.parts(left_len, right_len));
         let mut finite = true;
-        // From the right to the left: see `Pass::band`.
+        // From the right to the left: see `tiles`.
         let mut end = n;
         while end > 0 {
             let is_narrow = end == n && narrow > 0;
@@ -281,7 +281,7 @@ fn is_direct<T>(b: MatRef<'_, T>) -> bool {
 
 /// Whether the blocks of B lie in a cache line each.
 fn is_aligned<T>(b: MatRef<'_, T>) -> bool {
-    b.from(0, 0).as_ptr().align_offset(LINE) == 0 && bytes::<T>(b.row_stride()).is_multiple_of(LINE)
+    b.tail(0, 0).as_ptr().align_offset(LINE) == 0 && bytes::<T>(b.row_stride()).is_multiple_of(LINE)
 }
 
 /// The bytes of a stride, which may be any number where there is but one row or column.
@@ -317,9 +317,9 @@ impl<'a, T: Float> Slab<'a, T> {
         let Self { b, packed, packed_from } = self;
         let width = BLOCKS * T::LANES;
         if col < packed_from && b.row_stride() == width {
-            Right::Packed(T::blocks(b.from(0, col)).0.as_chunks().0) // as good as packed
+            Right::Packed(T::blocks(b.tail(0, col)).0.as_chunks().0) // as good as packed
         } else if col < packed_from {
-            Right::Lines(b.from(0, col), b.row_stride().max(width))
+            Right::Lines(b.tail(0, col), b.row_stride().max(width))
         } else {
             Right::Packed(T::blocks(&packed[(col - packed_from) * b.rows()..]).0.as_chunks().0)
         }
@@ -396,6 +396,7 @@ impl<T: Float, const BLOCKS: usize> Banded for Pass<'_, '_, T, BLOCKS> {
     fn band<S: Simd<T>, const ROWS: usize>(&mut self, simd: S, row: usize) -> bool {
         let Self { gemm, left, slab, place } = self;
         let depth = slab.b.rows();
+        // Once for all tiles of the band.
         match left.band::<ROWS>(row) {
             Left::Rows(rows) => {
                 let rows = of_depth(&rows, depth);
@@ -613,7 +614,7 @@ impl<T: Float> Store<'_, T> {
         let old = &mut T::flatten_mut(&mut blocks)[..cols.len()];
         match self.old {
             Old::Scaled(beta) if beta.is_zero() => {}
-            Old::Scaled(_) => old.iter_mut().zip(cols).for_each(|(old, col)| *old = lines.as_ref().from(col, row)[0]),
+            Old::Scaled(_) => old.iter_mut().zip(cols).for_each(|(old, col)| *old = lines.as_ref().tail(col, row)[0]),
             Old::Row(row) => old.copy_from_slice(&row[cols]),
             Old::Column(column) => old.fill(column[row]),
         }
@@ -636,8 +637,9 @@ impl<T: Float> Store<'_, T> {
     }
 }
 
-/// The sums of a tile that is not whole, that is added to something, or that goes to a C in another layout; whether what
-/// is written is finite. A function of its own, so that the one that calls it is small.
+/// The sums of a tile for which [`tiles`] has no quick way: one that is not whole, goes to a C in columns, or has a factor
+/// or a summand that is rare; whether what is written is finite. A function of its own, so that the one that calls it is
+/// small.
 struct Edge<'s, 'a, T: Float, const ROWS: usize, const BLOCKS: usize> {
     store: Store<'s, T>,
     sums: &'s mut [[T::Block; BLOCKS]; ROWS],

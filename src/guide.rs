@@ -20,8 +20,9 @@
 //!   are a missing scale (a layer's initialisation, the `1 / sqrt(d)` of attention).
 //! - **born here: division by zero**, **no number is the answer**: a formula met a pole. Go to 5.
 //!
-//! The first index matters: row 0 of everything is a bad layer, one row is a bad sample, one column is a bad unit. A `-inf`
-//! logit, a masked entry or an ignored target raise nothing; if a NaN lies behind them, it is not read.
+//! The first index and the counts say what to suspect: the layer if all elements are bad, a sample if one row is, a unit
+//! if one column is. A `-inf` logit, a masked entry or an ignored target raise nothing; if a NaN lies behind them,
+//! it is not read.
 //!
 //! # 2. Find the first
 //!
@@ -42,8 +43,8 @@
 //! # Ok::<(), nanproof::Error>(())
 //! ```
 //!
-//! If the first cause is [in the data](crate::FaultKind::InData), call [`check_finite`] on the batch when it is loaded and
-//! on the parameters when they are: a file with a missing value and a damaged checkpoint look the same from inside.
+//! If the first cause is [in the data](crate::FaultKind::InData), call [`check_finite`] on the batch when it is loaded
+//! and on the parameters when they are: a file with a missing value and a damaged checkpoint look the same from inside.
 //!
 //! # 3. Check the formulas of your own
 //!

@@ -1,6 +1,7 @@
 //! [`Lanes`]: a block in registers with operators, so that kernels read like formulas.
 //!
-//! What [`Simd`] leaves out because CPUs differ in it is built here once, from operations that do not differ.
+//! Beside them, once for every instruction set, what takes several operations: sums and products with their rounding
+//! errors, signs, folds over the lanes.
 
 use core::ops::{Add, BitAnd, BitOr, BitXor, Div, Mul, Neg, Not, Sub};
 

@@ -75,7 +75,7 @@
 //!
 //! Every function returns a [`Result`]. A wrong shape or argument is found before anything is written. On
 //! [`Error::NonFinite`] the results are written by the rules of IEEE 754, except in place, where the operand is left as
-//! it was.
+//! it was (but for a gradient of [`cross_entropy_in_place`] that overflows).
 //!
 //! # Features
 //!

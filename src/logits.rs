@@ -205,7 +205,7 @@ impl<'a, T: Float> Logits<'a, T> {
     }
 }
 
-/// See [`Logits::copy_row`].
+/// See [`Logits::copy_row`]: a kernel, so that its loops are compiled for the instruction set.
 struct CopyRow<'a, T> {
     logits: &'a Logits<'a, T>,
     i: usize,
@@ -424,6 +424,14 @@ impl<T: Float> RowSum<T> {
     /// Whether all but one of so many exponentials are so small that their sum may have lost digits.
     pub(crate) fn is_faint(&self, len: usize) -> bool {
         self.is_max_unique() && self.rest.sum < least_sum(len - 1)
+    }
+
+    /// Sums such exponentials once more, in a way that loses none.
+    #[inline(always)]
+    pub(crate) fn mend_if_faint<S: Simd<T>>(&mut self, simd: S, x: &[T]) {
+        if self.is_faint(x.len()) {
+            self.rest = TwoTerm { sum: faint_rest(simd, x, self.max, [T::one(); 2]), error: T::zero() };
+        }
     }
 
     /// Whether every entry is finite or `-inf`, and one is finite.

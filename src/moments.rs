@@ -14,9 +14,8 @@ use crate::float::Float;
 use crate::kernel::{Join, Kernel, outline};
 use crate::lanes::{Lanes, Mask};
 use crate::long::Long;
-use crate::ops::norm::MaxAbs;
-use crate::reduce::TwoTerm;
-use crate::scaled::{Scaled, power};
+use crate::reduce::{Accumulator, MaxAbs, TwoTerm};
+use crate::scaled::{power, scaling_exponent};
 use crate::simd::Simd;
 use crate::sweep::{each_group, load_tail};
 
@@ -26,7 +25,7 @@ pub(crate) struct Extended<T: Float, S: Simd<T>>([Lanes<f64, S::Wide>; 2]);
 
 impl<T: Float, S: Simd<T>> Extended<T, S> {
     /// Whether the lanes are two terms.
-    const TERMS: bool = T::LANES == 8;
+    const TERMS: bool = !T::PRODUCTS_FIT_F64;
 
     #[inline(always)]
     pub(crate) fn zero(simd: S) -> Self {
@@ -90,27 +89,8 @@ impl<T: Float, S: Simd<T>> Extended<T, S> {
     #[inline(always)]
     pub(crate) fn total(self) -> TwoTerm<f64> {
         let [a, b] = self.0;
-        if Self::TERMS {
-            total(a.store(), b.store())
-        } else {
-            let [a, b, c, d, e, f, g, h] = (a + b).store();
-            TwoTerm { sum: ((a + e) + (c + g)) + ((b + f) + (d + h)), error: 0.0 }
-        }
+        if Self::TERMS { Accumulator::of(a, b).total() } else { TwoTerm { sum: (a + b).fold(Add::add), error: 0.0 } }
     }
-}
-
-/// The sum of pairs: the upper half is added to the lower one until one pair is left.
-fn total(sums: [f64; 8], errors: [f64; 8]) -> TwoTerm<f64> {
-    let mut terms = [TwoTerm::zero(); 8];
-    for (i, term) in terms.iter_mut().enumerate() {
-        *term = TwoTerm { sum: sums[i], error: errors[i] };
-    }
-    for half in [4, 2, 1] {
-        for i in 0..half {
-            terms[i] = terms[i].join(terms[i + half]);
-        }
-    }
-    terms[0]
 }
 
 impl<T: Float, S: Simd<T>> Add for Extended<T, S> {
@@ -234,16 +214,11 @@ impl<T: Float> Kernel for ProductSums<'_, T> {
 /// The power of two that the elements of a row are divided by before they are summed; `None` if they are not finite.
 #[inline(always)]
 pub(crate) fn exponent<T: Float, S: Simd<T>>(simd: S, x: &[T]) -> Option<i32> {
-    if T::LANES == 16 {
+    if T::PRODUCTS_FIT_F64 {
         return Some(0);
     }
     let largest = outline(simd, MaxAbs { x }).0;
-    largest.is_finite().then(|| exponent_of(largest))
-}
-
-/// The power of two that brings a magnitude near 1, or as near as one factor can.
-pub(crate) fn exponent_of<T: Float>(largest: T) -> i32 {
-    Scaled::new(largest, 0).exponent.clamp(2 - T::BIAS, T::BIAS - 2)
+    largest.is_finite().then(|| scaling_exponent(largest))
 }
 
 /// What the differences are taken from.
@@ -331,7 +306,7 @@ impl Moments {
         let difference = sum / count;
         let deviations = (squares - sum * difference).max(0.0);
         let mean = TwoTerm { sum: self.shift, error: difference };
-        (T::LANES == 16).then_some(InF64 { count, mean, squares, deviations })
+        T::PRODUCTS_FIT_F64.then_some(InF64 { count, mean, squares, deviations })
     }
 
     /// The mean of the numbers that are summed, rounded.

@@ -7,7 +7,7 @@
 //! Source: T. Ogita, S. Rump, S. Oishi, "Accurate sum and dot product", SIAM J. Sci. Comput. 26(6), 2005.
 
 use crate::float::Float;
-use crate::kernel::Join;
+use crate::kernel::{Join, Kernel};
 use crate::lanes::Lanes;
 use crate::simd::Simd;
 use crate::sweep::{GROUP, each_block, each_group};
@@ -39,9 +39,7 @@ impl<T: Float> TwoTerm<T> {
     pub(crate) fn value_or_infinity(self) -> T {
         if self.sum.is_infinite() { self.sum } else { self.value() }
     }
-}
 
-impl<T: Float> TwoTerm<T> {
     /// The absolute value, as a rounded number and what it lacks.
     pub(crate) fn magnitude(self) -> (T, T) {
         let sum = self.value();
@@ -82,7 +80,13 @@ pub(crate) struct Accumulator<T: Float, S: Simd<T>> {
 impl<T: Float, S: Simd<T>> Accumulator<T, S> {
     #[inline(always)]
     pub(crate) fn new(simd: S) -> Self {
-        Self { sum: Lanes::zero(simd), error: Lanes::zero(simd) }
+        Self::of(Lanes::zero(simd), Lanes::zero(simd))
+    }
+
+    /// Sums and what they lack.
+    #[inline(always)]
+    pub(crate) fn of(sum: Lanes<T, S>, error: Lanes<T, S>) -> Self {
+        Self { sum, error }
     }
 
     #[inline(always)]
@@ -206,4 +210,40 @@ pub(crate) fn max_abs<T: Float, S: Simd<T>>(simd: S, x: &[T]) -> T {
     );
     let is_nan = nan.store().as_ref().iter().any(|x| x.is_nan());
     if is_nan { T::nan() } else { largest.store().as_ref().iter().fold(T::zero(), |a, &b| a.max(b)) }
+}
+
+/// Finds the largest magnitude.
+#[derive(Debug)]
+pub struct MaxAbs<'a, T> {
+    pub(crate) x: &'a [T],
+}
+
+impl<T: Float> Kernel for MaxAbs<'_, T> {
+    type Elem = T;
+    type Output = Largest<T>;
+
+    #[inline(always)]
+    fn run<S: Simd<T>>(self, simd: S) -> Largest<T> {
+        Largest(max_abs(simd, self.x))
+    }
+
+    fn work(&self) -> usize {
+        self.x.len()
+    }
+
+    fn halve(self) -> Result<(Self, Self), Self> {
+        let (a, b) = self.x.split_at(self.x.len() / 2);
+        Ok((Self { x: a }, Self { x: b }))
+    }
+}
+
+/// A largest magnitude, or NaN.
+#[derive(Debug)]
+pub struct Largest<T>(pub(crate) T);
+
+impl<T: Float> Join for Largest<T> {
+    fn join(self, b: Self) -> Self {
+        let either_nan = self.0.is_nan() || b.0.is_nan();
+        Self(if either_nan { T::nan() } else { self.0.max(b.0) })
+    }
 }

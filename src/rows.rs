@@ -1,4 +1,4 @@
-//! Passes over the rows of matrices: the only file that knows how a row lies in memory.
+//! Passes over the rows of matrices, in one piece or not. (Rows of logits: `logits.rs`.)
 
 use alloc::vec;
 use alloc::vec::Vec;

@@ -88,6 +88,11 @@ pub(crate) fn exponent_of<T: Float>(x: T) -> i32 {
     (exponent_and_sign & (2 * T::BIAS + 1)) - T::BIAS
 }
 
+/// The exponent of the power of two that brings a magnitude near 1 when divided by it, or as near as one factor can.
+pub(crate) fn scaling_exponent<T: Float>(magnitude: T) -> i32 {
+    Scaled::new(magnitude, 0).exponent.clamp(2 - T::BIAS, T::BIAS - 2)
+}
+
 /// `2^n`, for `n` in the range of normal numbers.
 pub(crate) fn power<T: Float>(n: i32) -> T {
     let field = u64::try_from(n.clamp(1 - T::BIAS, T::BIAS) + T::BIAS).expect("positive");

@@ -28,8 +28,8 @@ pub(crate) use pair::Pair;
 
 /// One CPU's arithmetic on a block of `T`. Values of an implementing type prove that the CPU has the instructions.
 ///
-/// There is no `min`, `max`, `round` and no reciprocal estimate: CPUs differ in them. `Lanes` builds
-/// what is needed from the operations here, once for all.
+/// There is no `round` and no reciprocal estimate: CPUs differ in them. Where they differ in NaN and zeros, as in a maximum,
+/// the operation here says which operand is taken.
 pub trait Simd<T: Float>: Copy + Debug + Send + Sync {
     /// A block in registers.
     type Vector: Copy + Debug;
@@ -155,6 +155,23 @@ pub trait Simd<T: Float>: Copy + Debug + Send + Sync {
     /// The transpose of a square of as many lines as a block has lanes, line `i` being the block's worth of elements
     /// from `x[i * stride]`: calls `each(j, [x[j], x[stride + j], x[2 * stride + j], ...])` for each `j < count` in order.
     fn transpose(self, x: &[T], stride: usize, count: usize, each: impl FnMut(usize, Self::Vector));
+}
+
+/// A kernel on its way into a function of `pulp` that is compiled for the instruction set.
+#[cfg(target_arch = "x86_64")]
+struct Enter<S, K> {
+    simd: S,
+    kernel: K,
+}
+
+#[cfg(target_arch = "x86_64")]
+impl<K: Kernel, S: Simd<K::Elem>> pulp::NullaryFnOnce for Enter<S, K> {
+    type Output = K::Output;
+
+    #[inline(always)]
+    fn call(self) -> K::Output {
+        self.kernel.run(self.simd)
+    }
 }
 
 /// A job that is compiled for the size of a register tile.

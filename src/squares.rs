@@ -5,6 +5,8 @@
 //! four squares are added in `f32`, which costs three roundings, and the sums of four in `f64`. `f64`: squares and sums
 //! keep their rounding errors. A leaf whose squares over- or underflow is scaled by a power of two and summed again.
 
+use core::ops::Add;
+
 use crate::error::Result;
 use crate::exact::Exact;
 use crate::finite::{Class, Counts};
@@ -12,7 +14,7 @@ use crate::float::Float;
 use crate::kernel::{Join, Kernel, launch};
 use crate::lanes::Lanes;
 use crate::reduce::{TwoTerm, max_abs, sum_terms};
-use crate::scaled::{Scaled, power};
+use crate::scaled::{Scaled, power, scaling_exponent};
 use crate::simd::Simd;
 use crate::sweep::load_tail;
 
@@ -46,7 +48,7 @@ impl<T: Float> Squares<T> {
     #[inline(always)]
     fn add(&mut self, sum: TwoTerm<f64>, exponent: i32) {
         self.total.add(sum.sum, exponent);
-        if T::LANES == 8 {
+        if !T::PRODUCTS_FIT_F64 {
             self.total.add(sum.error, exponent);
         }
     }
@@ -150,7 +152,7 @@ fn add_leaf<T: Float, S: Simd<T>>(simd: S, x: &[T], squares: &mut Squares<T>) {
     if !largest.is_finite() {
         x.iter().filter_map(|&x| Class::of(x)).for_each(|class| squares.counts.add(class));
     } else if !largest.is_zero() {
-        let exponent = Scaled::new(largest, 0).exponent.clamp(2 - T::BIAS, T::BIAS - 2);
+        let exponent = scaling_exponent(largest);
         let sum = sum_leaf(simd, x, Some(Lanes::splat(simd, power(-exponent))));
         squares.add(sum, 2 * exponent);
     }
@@ -162,7 +164,7 @@ const LEAF_LEN: f64 = 16384.0;
 /// The sum of the squares of `x`, or of `x * scale`. Inlined, the choice is made by the compiler.
 #[inline(always)]
 fn sum_leaf<T: Float, S: Simd<T>>(simd: S, x: &[T], scale: Option<Lanes<T, S>>) -> TwoTerm<f64> {
-    if T::LANES == 8 {
+    if !T::PRODUCTS_FIT_F64 {
         let sum = sum_terms(
             simd,
             [x],
@@ -193,8 +195,7 @@ fn sum_leaf<T: Float, S: Simd<T>>(simd: S, x: &[T], scale: Option<Lanes<T, S>>) 
         let x = scaled(load_tail(simd, tail, T::zero()), scale);
         accumulate(x * x, &mut sums);
     }
-    let [a, b, c, d, e, f, g, h] = (sums[0] + sums[1]).store();
-    TwoTerm { sum: ((a + e) + (c + g)) + ((b + f) + (d + h)), error: 0.0 }
+    TwoTerm { sum: (sums[0] + sums[1]).fold(Add::add), error: 0.0 }
 }
 
 #[inline(always)]

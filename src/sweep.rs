@@ -1,4 +1,5 @@
-//! Maps over slices in blocks: the only file that knows of tails.
+//! Maps over slices in blocks, and their tails. Kernels that are called for short rows take care of their own, with
+//! [`load_tail`] and [`store_tail`].
 
 use crate::error::Result;
 use crate::finite::Watch;
@@ -168,7 +169,7 @@ impl<T: Float> Kernel for CopyBack<'_, T> {
 /// The two parts of slices in groups.
 const PARTS: [usize; 2] = [0, 1];
 
-// Loops below, not `array::map`: its machinery would be most of what the compiler has to go through.
+// Loops below where they will do, not `array::map`: its machinery is much for the compiler to go through.
 
 /// One part of each slice.
 #[inline(always)]

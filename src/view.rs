@@ -352,7 +352,7 @@ impl<'a, T> MatRef<'a, T> {
 
     /// The memory from an element on.
     #[inline(always)]
-    pub(crate) fn from(self, i: usize, j: usize) -> &'a [T] {
+    pub(crate) fn tail(self, i: usize, j: usize) -> &'a [T] {
         &self.data[i * self.layout.row_stride + j * self.layout.col_stride..]
     }
 

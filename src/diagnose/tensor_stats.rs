@@ -273,7 +273,7 @@ impl<T: Float> Surveyed<T> {
             }
         }
         let exponent = Scaled::new(seen.largest, 0).exponent;
-        self.chunks.push(if T::LANES == 8 && exponent.abs() > MAX_EXPONENT {
+        self.chunks.push(if !T::PRODUCTS_FIT_F64 && exponent.abs() > MAX_EXPONENT {
             scaled = x.iter().map(|&x| ldexp(x, -exponent)).collect();
             Seen::of(simd, &scaled, lowest).0.sums(simd, &scaled, exponent)
         } else {
@@ -384,9 +384,10 @@ impl<T: Float> Seen<T> {
                 for (i, block) in group.iter().enumerate() {
                     for (half, x) in halves(simd, block).enumerate() {
                         // Of `f32` a half has sums of its own, of `f64` every other block.
-                        let k = if T::LANES == 8 { i % 2 } else { half };
+                        let k = if T::PRODUCTS_FIT_F64 { half } else { i % 2 };
                         sum[k] = sum[k] + x;
-                        squares[k] = if T::LANES == 8 { squares[k] + x * x } else { x.mul_add_exact(x, squares[k]) };
+                        squares[k] =
+                            if T::PRODUCTS_FIT_F64 { x.mul_add_exact(x, squares[k]) } else { squares[k] + x * x };
                     }
                     let magnitude = Lanes::load(simd, block).abs();
                     largest = magnitude.larger(largest);

@@ -87,7 +87,7 @@ fn add_lines<T: Float, S: Simd<T>, const N: usize>(
     let mut factors = [Lanes::zero(simd); N];
     let whole = b.cols() / T::LANES;
     for i in 0..N {
-        let (line, tail) = T::blocks(&b.from(first + i, 0)[..b.cols()]);
+        let (line, tail) = T::blocks(&b.tail(first + i, 0)[..b.cols()]);
         (lines[i], tails[i]) = (&line[..whole], tail);
         factors[i] = Lanes::splat(simd, a[i]);
     }
@@ -116,7 +116,7 @@ fn by_columns<T: Float, S: Simd<T>>(simd: S, a: &[T], b: MatRef<'_, T>, sums: &m
         let squares = if j < whole { a.len() / T::LANES } else { 0 };
         for (i, a) in T::blocks(a).0[..squares].iter().enumerate() {
             simd.transpose(
-                b.from(i * T::LANES, j * T::LANES),
+                b.tail(i * T::LANES, j * T::LANES),
                 b.col_stride(),
                 T::LANES,
                 #[inline(always)]
@@ -127,7 +127,7 @@ fn by_columns<T: Float, S: Simd<T>>(simd: S, a: &[T], b: MatRef<'_, T>, sums: &m
         for (p, &a) in a.iter().enumerate().skip(squares * T::LANES) {
             let mut line = T::fill(T::zero());
             for (lane, j) in line.as_mut().iter_mut().zip(cols.clone()) {
-                *lane = b.from(p, j)[0];
+                *lane = b.tail(p, j)[0];
             }
             sum = Lanes::splat(simd, a).mul_add(Lanes::load(simd, &line), sum);
         }

@@ -62,7 +62,7 @@ impl<'s, T: Float> LeftSide<'s, T> {
         if !has_columns(a) {
             return Left::Rows(pack_rows::<T, ROWS>(band, self.packed));
         }
-        let (columns, stride) = (band.from(0, 0), a.col_stride());
+        let (columns, stride) = (band.tail(0, 0), a.col_stride());
         if is_near::<T>(stride, depth) && columns.len() >= (depth - 1) * stride + ROWS {
             return Left::Columns(columns, stride);
         }
@@ -98,7 +98,7 @@ fn has_columns<T>(a: MatRef<'_, T>) -> bool {
 /// The rows of a part of A, the last of them again and again where `ROWS` is more than it has.
 #[inline(always)]
 fn direct_rows<'a, T: Float, const ROWS: usize>(a: MatRef<'a, T>) -> [&'a [T]; ROWS] {
-    let mut rest = a.from(0, 0);
+    let mut rest = a.tail(0, 0);
     let mut rows: [&[T]; ROWS] = [&rest[..a.cols()]; ROWS];
     for (i, row) in rows.iter_mut().enumerate().skip(1) {
         if i < a.rows() {

@@ -40,7 +40,7 @@ impl<T: Float, const ROWS: usize, const BLOCKS: usize> Narrow<'_, '_, T, ROWS, B
         let mut done = 0;
         if b.is_gapless() {
             for (p, packed) in T::blocks_mut(packed).0.as_chunks_mut::<BLOCKS>().0.iter_mut().enumerate() {
-                let Some(line) = T::blocks(b.from(p, 0)).0.first_chunk() else { break };
+                let Some(line) = T::blocks(b.tail(p, 0)).0.first_chunk() else { break };
                 *packed = *line;
                 done = p + 1;
             }
@@ -66,8 +66,8 @@ impl<T: Float, const ROWS: usize, const BLOCKS: usize> Kernel for Narrow<'_, '_,
             Self::pack(simd, gemm.b, packed);
             &*packed
         });
-        let lines = T::blocks(if is_packed { gemm.b.from(0, 0) } else { packed }).0.as_chunks().0;
-        let (a, c) = (gemm.a.from(0, 0), &mut gemm.c.tail_mut(0, 0)[..m * n]);
+        let lines = T::blocks(if is_packed { gemm.b.tail(0, 0) } else { packed }).0.as_chunks().0;
+        let (a, c) = (gemm.a.tail(0, 0), &mut gemm.c.tail_mut(0, 0)[..m * n]);
         let mut watch = Watch::new(simd);
         for row in (0..m).step_by(ROWS) {
             let row = row.min(m - ROWS); // the last are computed with some of those before once more

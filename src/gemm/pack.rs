@@ -48,7 +48,7 @@ pub(super) fn pack_columns<T: Float, const ROWS: usize>(a: MatRef<'_, T>, packed
 #[inline(always)]
 fn copy_columns<T: Float, const ROWS: usize>(a: MatRef<'_, T>, packed: &mut [[T; ROWS]]) {
     let (rows, stride) = (a.rows(), a.col_stride());
-    let columns = packed.iter_mut().zip(a.from(0, 0).chunks(stride.max(rows)));
+    let columns = packed.iter_mut().zip(a.tail(0, 0).chunks(stride.max(rows)));
     if rows == ROWS {
         for (packed, column) in columns {
             if let Some(column) = column.first_chunk() {
@@ -85,7 +85,7 @@ pub(super) fn pack_panels<T: Float, S: Simd<T>, const BLOCKS: usize>(simd: S, b:
     if last < cols {
         let panel = T::blocks_mut(&mut packed[last * depth..]).0.as_chunks_mut::<BLOCKS>().0;
         for (p, panel) in panel.iter_mut().take(depth).enumerate() {
-            let (line, mut at) = (b.from(p, 0), last);
+            let (line, mut at) = (b.tail(p, 0), last);
             for block in panel {
                 let len = T::LANES.min(cols.saturating_sub(at));
                 *block = load_first(simd, &line[at.min(line.len())..], len).store();
@@ -104,7 +104,7 @@ fn pack_whole_panels<T: Float, const BLOCKS: usize>(b: MatRef<'_, T>, packed: &m
         let count = STREAMS.min(depth - start);
         let mut lines: [&[[T::Block; BLOCKS]]; STREAMS] = [&[]; STREAMS];
         for (p, line) in lines[..count].iter_mut().enumerate() {
-            *line = &T::blocks(b.from(start + p, 0)).0.as_chunks().0[..panels];
+            *line = &T::blocks(b.tail(start + p, 0)).0.as_chunks().0[..panels];
         }
         for i in 0..panels {
             let panel = &mut packed[(i * depth + start) * width..][..count * width];
@@ -125,7 +125,7 @@ fn pack_transposed<T: Float, S: Simd<T>>(simd: S, b: MatRef<'_, T>, width: usize
     for at in (0..whole_cols).step_by(T::LANES) {
         for start in (0..depth).step_by(T::LANES) {
             let lines = T::LANES.min(depth - start);
-            let square = b.from(start, at);
+            let square = b.tail(start, at);
             // A square may reach past the last line, but not past the memory.
             if square.len() < (T::LANES - 1) * b.col_stride() + T::LANES {
                 pack_elements(b, start..start + lines, at..at + T::LANES, width, panel);
@@ -151,7 +151,7 @@ fn pack_transposed<T: Float, S: Simd<T>>(simd: S, b: MatRef<'_, T>, width: usize
 fn pack_elements<T: Float>(b: MatRef<'_, T>, lines: Range<usize>, cols: Range<usize>, width: usize, panel: &mut [T]) {
     for p in lines {
         for j in cols.clone() {
-            panel[p * width + j] = b.from(p, j)[0];
+            panel[p * width + j] = b.tail(p, j)[0];
         }
     }
 }

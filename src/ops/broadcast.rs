@@ -78,7 +78,7 @@ impl<T: Float> Pair<'_, T> {
             return apply(formula, [a, b, g], [da, db]);
         }
         let tile = tile(b);
-        let mut sums = RowSums::new(b.len());
+        let mut sums = ColumnSums::new(b.len());
         let mut terms = vec![T::zero(); tile.len().min(a.len())];
         let mut seen = Seen { finite: true, guarded: 0 };
         let chunks = || a.chunks(tile.len()).zip(g.chunks(tile.len()));
@@ -92,7 +92,7 @@ impl<T: Float> Pair<'_, T> {
         let overflows = |db: &[T]| db.iter().any(|db| !db.is_finite());
         if overflows(db) {
             let shift = (usize::BITS - (a.len() / b.len()).leading_zeros()).cast_signed() + 1;
-            let mut sums = RowSums::new(b.len());
+            let mut sums = ColumnSums::new(b.len());
             let [mut small_g, mut small_terms, mut unused] = [(); 3].map(|()| terms.clone());
             for (a, g) in chunks() {
                 let (len, b) = (a.len(), &tile[..a.len()]);
@@ -188,13 +188,13 @@ fn tile<T: Float>(row: &[T]) -> Vec<T> {
 }
 
 /// Sums over the rows, one for each column.
-struct RowSums<T> {
+struct ColumnSums<T> {
     sums: Vec<TwoTerm<T>>,
     /// Of the terms that are not finite.
     not_finite: Vec<T>,
 }
 
-impl<T: Float> RowSums<T> {
+impl<T: Float> ColumnSums<T> {
     fn new(cols: usize) -> Self {
         Self { sums: vec![TwoTerm::zero(); cols], not_finite: vec![T::zero(); cols] }
     }

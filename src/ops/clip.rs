@@ -160,7 +160,9 @@ pub fn clip_rows_by_norm<T: Float>(x: MatMut<'_, T>, max_norm: T, norms: &mut [T
     for (i, norm) in norms.iter_mut().enumerate() {
         *norm = with_row(x.as_ref(), i, Squares::of)?.norm().narrow();
     }
-    diagnose_rows(NAME, "x", x.as_ref(), norms)?;
+    if !norms.iter().all(|norm| norm.is_finite()) {
+        diagnose(NAME, [Operand::matrix("x", x.as_ref())], [], overflow_or_invalid)?;
+    }
     let is_short = |i: usize| norms[i] <= max_norm;
     clip_rows(x, |i, x| Ok(if is_short(i) { None } else { Some((own_norm(i, x)?, max_norm)) }))
 }
@@ -264,14 +266,9 @@ fn clip_rows<T: Float>(
             clipped += usize::from(rescale(&mut [row], norm, T::one(), max_norm)?.clipped);
             continue;
         }
-        copy.clear();
-        copy.extend(x.as_ref().row_iter(i));
+        x.as_ref().copy_row(i, &mut copy);
         clipped += usize::from(rescale(&mut [&mut copy[..]], norm, T::one(), max_norm)?.clipped);
-        for (j, &value) in copy.iter().enumerate() {
-            if let Some(place) = x.get_mut(i, j) {
-                *place = value;
-            }
-        }
+        x.write_row(i, &copy);
     }
     Ok(clipped)
 }
@@ -282,14 +279,6 @@ fn with_row<T: Float, R>(x: MatRef<'_, T>, i: usize, f: impl Fn(&[T]) -> R) -> R
         Some(row) => f(row),
         None => f(&x.row_iter(i).copied().collect::<Vec<_>>()),
     }
-}
-
-/// Reports elements that are not finite, if a norm of the rows is not.
-fn diagnose_rows<T: Float>(operation: &'static str, name: &'static str, x: MatRef<'_, T>, norms: &[T]) -> Result<()> {
-    if norms.iter().all(|norm| norm.is_finite()) {
-        return Ok(());
-    }
-    diagnose(operation, [Operand::matrix(name, x)], [], overflow_or_invalid)
 }
 
 /// Scales all tensors by one factor, down to the common L2 norm `max_norm` if it is larger:
@@ -524,7 +513,7 @@ fn finite_norm<T: Float>(operation: &'static str, x: &[T]) -> Result<Scaled<f64>
 
 /// Moves each element into `-limit ..= limit`: `x = min(max(x, -limit), limit)`. Returns how many were outside.
 ///
-/// Infinities become the limit; `limit = +Inf` never clips.
+/// Exact. Infinities become the limit; `limit = +Inf` never clips.
 ///
 /// Gradient: [`clip_by_value_backward`].
 ///
@@ -550,7 +539,7 @@ pub fn clip_by_value<T: Float>(x: &mut [T], limit: T) -> Result<usize> {
 }
 
 /// The gradient of [`clip_by_value`]: `dx = dy` where `-limit <= x <= limit`, 0 where it was clipped, where `dy` is not
-/// read. A NaN in `x` gives NaN.
+/// read. Exact; a NaN in `x` gives NaN.
 ///
 /// # Errors
 /// [`Error::Shape`] if the lengths differ; [`Error::Argument`] if `limit` is negative or NaN; [`Error::NonFinite`] if an

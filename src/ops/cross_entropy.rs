@@ -647,7 +647,7 @@ impl<T: Float> CrossEntropyRow<'_, T> {
             Targets::Classes(classes) if self.options.smoothing == T::zero() => Some(classes[i] as usize),
             _ => None,
         };
-        let (loss, is_reached) = match class {
+        let (loss, has_finite_gradient) = match class {
             Some(class) => {
                 let weight = self.options.weight(class);
                 let value = weight * row_loss(row, log, x[class]);
@@ -658,7 +658,7 @@ impl<T: Float> CrossEntropyRow<'_, T> {
                 if !loss.is_finite() {
                     self.hide(i, dx);
                 }
-                // Nothing that is added up is larger.
+                // No element of the gradient is larger than this sum.
                 (loss, dx.is_empty() || (target.abs() + slope.abs()).is_finite())
             }
             None => {
@@ -673,7 +673,7 @@ impl<T: Float> CrossEntropyRow<'_, T> {
             }
         };
         let is_finite = row.is_plain() && loss.is_finite() && self.factor.is_finite();
-        if !is_finite || is_reached {
+        if !is_finite || has_finite_gradient {
             return (loss, is_finite);
         }
         let target = class.map(|class| (class, self.options.weight(class)));

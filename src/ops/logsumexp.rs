@@ -86,7 +86,7 @@ pub fn logsumexp_backward<T: Float>(x: MatRef<'_, T>, dy: &[T], dx: MatMut<'_, T
 /// # Ok::<(), nanproof::Error>(())
 /// ```
 pub fn logsumexp_with<T: Float>(options: Softmax<'_, T>, x: MatRef<'_, T>, y: &mut [T]) -> Result<()> {
-    const NAME: &str = "logsumexp_with";
+    const NAME: &str = "logsumexp";
     forward(NAME, options.logits(NAME, x.shape(), Some(x))?, x, y)
 }
 
@@ -111,7 +111,7 @@ pub fn logsumexp_backward_with<T: Float>(
     dy: &[T],
     dx: MatMut<'_, T>,
 ) -> Result<()> {
-    const NAME: &str = "logsumexp_backward_with";
+    const NAME: &str = "logsumexp_backward";
     backward(NAME, options.logits(NAME, x.shape(), Some(x))?, x, dy, dx)
 }
 

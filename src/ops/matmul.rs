@@ -45,7 +45,7 @@ impl<T: Float> Default for Matmul<T> {
 /// A is `m x k`, B is `k x n`, C is `m x n`; transposes are views ([`MatRef::t`]), any strides will do. The sum over `k`
 /// is cut into blocks of 512 (`f32`) or 256 (`f64`); within a block it is one ascending chain of fused multiply-adds
 /// from 0, and the blocks are added in order. So an element has the same bits in every product that it stands in, and its
-/// error is at most `b u (|a[i, 0] b[0, j]| + ...)` with `b` the smaller of `k` and the block plus the number of blocks,
+/// error is at most `b u (|a[i, 0] b[0, j]| + ...)` with `b = min(k, block) + number of blocks` and
 /// `u = 2^-24` or `2^-53`. A running sum that overflows on the way to a representable value does no harm: the element is
 /// computed again in wider arithmetic. Products that underflow add `k` smallest subnormals to the error, times `alpha`.
 /// With `k = 0` the product is 0.
@@ -128,7 +128,7 @@ pub fn matmul_backward<T: Float>(
 pub(crate) fn check_factors<T: Float>(operation: &'static str, options: Matmul<T>) -> Result<()> {
     for (argument, x) in [("alpha", options.alpha), ("beta", options.beta)] {
         if !x.is_finite() {
-            return Err(Error::Argument { operation, argument, problem: "is not finite" });
+            return Err(Error::Argument { operation, argument, problem: "must be finite" });
         }
     }
     Ok(())

@@ -84,6 +84,7 @@ fn compute<T: Float, A: Storage<Compute = T>, B: Storage<Compute = T>>(
             old: Old::Scaled(if depth.start == 0 { T::zero() } else { T::one() }),
             ..Product::new(MatRef::new(wide_a, m, depth.len())?, MatRef::new(wide_b, depth.len(), n)?)
         };
+        // What is not finite stays so: the last product tells.
         finite = product.multiply(MatMut::new(c, m, n)?)?;
     }
     Ok(finite)

@@ -4,10 +4,7 @@ use super::scale::scale;
 use crate::error::{Result, check_len};
 use crate::finite::{Factor, Operand, Term, diagnose, name_largest_term, overflow_or_invalid};
 use crate::float::Float;
-use crate::kernel::{Join, Kernel};
-use crate::reduce::max_abs;
 use crate::scaled::Scaled;
-use crate::simd::Simd;
 use crate::squares::Squares;
 
 /// The L2 norm of a slice: `sqrt(x[0]^2 + x[1]^2 + ...)`.
@@ -66,40 +63,4 @@ pub fn l2_norm_backward<T: Float>(x: &[T], g: T, dx: &mut [T]) -> Result<()> {
     }
     let inputs = [Operand::slice("x", x), Operand::scalar("g", g)];
     diagnose("l2_norm_backward", inputs, [Operand::slice("dx", dx)], overflow_or_invalid)
-}
-
-/// Finds the largest magnitude.
-#[derive(Debug)]
-pub struct MaxAbs<'a, T> {
-    pub(crate) x: &'a [T],
-}
-
-impl<T: Float> Kernel for MaxAbs<'_, T> {
-    type Elem = T;
-    type Output = Largest<T>;
-
-    #[inline(always)]
-    fn run<S: Simd<T>>(self, simd: S) -> Largest<T> {
-        Largest(max_abs(simd, self.x))
-    }
-
-    fn work(&self) -> usize {
-        self.x.len()
-    }
-
-    fn halve(self) -> Result<(Self, Self), Self> {
-        let (a, b) = self.x.split_at(self.x.len() / 2);
-        Ok((Self { x: a }, Self { x: b }))
-    }
-}
-
-/// A largest magnitude, or NaN.
-#[derive(Debug)]
-pub struct Largest<T>(pub(crate) T);
-
-impl<T: Float> Join for Largest<T> {
-    fn join(self, b: Self) -> Self {
-        let either_nan = self.0.is_nan() || b.0.is_nan();
-        Self(if either_nan { T::nan() } else { self.0.max(b.0) })
-    }
 }

@@ -3,15 +3,14 @@
 use alloc::borrow::Cow;
 use alloc::vec;
 
-use super::norm::MaxAbs;
 use crate::error::{Error, Result, check_len, check_shape};
 use crate::finite::{Operand, diagnose, overflow_or_invalid};
 use crate::float::Float;
 use crate::kernel::launch;
-use crate::moments::exponent_of;
+use crate::reduce::MaxAbs;
 use crate::row_map::{Columns, GradientOf, Map, RowGradient, RowMap, Unit, map_rows};
 use crate::rows::apply;
-use crate::scaled::{ldexp, power};
+use crate::scaled::{ldexp, power, scaling_exponent};
 use crate::view::{MatMut, MatRef};
 
 /// Options of [`layer_norm`].
@@ -385,7 +384,7 @@ fn backward<T: Float>(
     let weights = filled(weight, T::one(), x.cols());
     let one = [T::one()];
     let factor = MatRef::with_strides(&one, x.rows(), 1, 0, 1)?;
-    let weight_exponent = exponent_of(launch(MaxAbs { x: &weights })?.0);
+    let weight_exponent = scaling_exponent(launch(MaxAbs { x: &weights })?.0);
     let mut sums = |shift: i32| -> Result<bool> {
         let columns = (dw.is_some() || db.is_some()).then(|| power(-shift));
         let (of, dx) = (GradientOf::Unit(unit), dx.reborrow());

@@ -266,10 +266,10 @@ where
 
 fn check_setting<T: Float>(operation: &'static str, argument: &'static str, x: T, largest: T) -> Result<()> {
     if x >= T::zero() && x <= largest {
-        Ok(())
-    } else {
-        Err(Error::Argument { operation, argument, problem: "is out of its range" })
+        return Ok(());
     }
+    let problem = if largest < T::one() { "must be at least 0 and below 1" } else { "must be finite and not negative" };
+    Err(Error::Argument { operation, argument, problem })
 }
 
 /// The largest number below 1.

@@ -4,14 +4,13 @@
 //! from powers of `|x| / max |x|`, whatever the type.
 
 use super::guarded::{Safe, safe_ln};
-use super::norm::MaxAbs;
 use super::power::safe_pow;
 use super::sum::Sum;
 use crate::error::{Error, Result, check_len, check_shape};
 use crate::finite::{Factor, Index, Operand, Term, diagnose, name_largest_term, overflow_or_invalid};
 use crate::float::Float;
 use crate::kernel::{Join, launch};
-use crate::reduce::TwoTerm;
+use crate::reduce::{MaxAbs, TwoTerm};
 use crate::row_map::{Map, map_rows};
 use crate::rows::each_row;
 use crate::scaled::{Scaled, ldexp, power};

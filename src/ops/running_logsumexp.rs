@@ -99,7 +99,7 @@ impl<T: Float> LogSumExp<T> {
     /// ```
     pub fn starting_at(entry: usize) -> Result<Self> {
         if !entry.is_multiple_of(Self::BLOCK) {
-            return Err(refuse("starting_at", "entry", "must be a multiple of the length of a block"));
+            return Err(refuse("LogSumExp::starting_at", "entry", "must be a multiple of the length of a block"));
         }
         let block = entry / Self::BLOCK;
         Ok(Self { first: block, end: block, ..Self::new() })
@@ -123,7 +123,7 @@ impl<T: Float> LogSumExp<T> {
             return Ok(());
         }
         if self.is_ended {
-            return Err(refuse("push", "x", "follows entries that were not whole blocks"));
+            return Err(refuse("LogSumExp::push", "x", "follows entries that were not whole blocks"));
         }
         let (whole, rest) = x.split_at(x.len() / Self::BLOCK * Self::BLOCK);
         let mut sums = block_sums(whole, Self::BLOCK)?;
@@ -165,7 +165,7 @@ impl<T: Float> LogSumExp<T> {
             return Ok(next);
         }
         if next.first != self.end || self.is_ended {
-            return Err(refuse("merge", "next", "must start where this piece ends, after a whole block"));
+            return Err(refuse("LogSumExp::merge", "next", "must start where this piece ends, after a whole block"));
         }
         for subtree in next.subtrees {
             self.append(subtree)?;

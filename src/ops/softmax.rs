@@ -146,7 +146,7 @@ pub fn softmax<T: Float>(x: MatRef<'_, T>, y: MatMut<'_, T>) -> Result<usize> {
 /// # Ok::<(), nanproof::Error>(())
 /// ```
 pub fn softmax_with<T: Float>(options: Softmax<'_, T>, x: MatRef<'_, T>, y: MatMut<'_, T>) -> Result<usize> {
-    const NAME: &str = "softmax_with";
+    const NAME: &str = "softmax";
     let logits = options.logits(NAME, x.shape(), Some(x))?;
     run(NAME, SoftmaxRow { empty: options.empty }, logits, x.shape(), y)
 }
@@ -239,7 +239,7 @@ pub fn softmax_backward_with<T: Float>(
     dp: MatRef<'_, T>,
     dx: MatMut<'_, T>,
 ) -> Result<()> {
-    const NAME: &str = "softmax_backward_with";
+    const NAME: &str = "softmax_backward";
     softmax_gradients(NAME, options.logits(NAME, p.shape(), None)?.scale, p, dp, dx)
 }
 
@@ -318,7 +318,7 @@ pub fn log_softmax<T: Float>(x: MatRef<'_, T>, y: MatMut<'_, T>) -> Result<usize
 /// # Ok::<(), nanproof::Error>(())
 /// ```
 pub fn log_softmax_with<T: Float>(options: Softmax<'_, T>, x: MatRef<'_, T>, mut y: MatMut<'_, T>) -> Result<usize> {
-    const NAME: &str = "log_softmax_with";
+    const NAME: &str = "log_softmax";
     let logits = options.logits(NAME, x.shape(), Some(x))?;
     let empty = run(NAME, LogSoftmaxRow, logits, x.shape(), y.reborrow())?;
     if logits.may_sink() && !lift_sunk(logits, y.reborrow()) {
@@ -399,7 +399,7 @@ pub fn log_softmax_backward_with<T: Float>(
     dy: MatRef<'_, T>,
     dx: MatMut<'_, T>,
 ) -> Result<()> {
-    const NAME: &str = "log_softmax_backward_with";
+    const NAME: &str = "log_softmax_backward";
     log_softmax_gradients(NAME, options.logits(NAME, y.shape(), None)?.scale, y, dy, dx)
 }
 
@@ -561,6 +561,7 @@ impl<T: Float> Kernel for SoftmaxGradient<'_, T> {
         let Self { scale, p, dp, dx } = self;
         // The difference dp - sum may overflow though p times it does not: then once more, scaled.
         let mut finite = false;
+        // In a loop the formula is compiled once.
         for shift in [0, 2] {
             finite = finite || scaled_softmax_gradient(simd, scale, p, dp, dx, power(-shift));
         }

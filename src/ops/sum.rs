@@ -46,7 +46,7 @@ pub(super) fn sum_over<T: Float>(x: &[T], divisor: T) -> Result<T> {
     Ok(x.iter().fold(WideSum::new(), |sum, &x| sum.add_product(x, T::one())).divided_by(divisor))
 }
 
-/// The gradient of [`sum`]: `dx[i] = g` for every `i`.
+/// The gradient of [`sum`]: `dx[i] = g` for every `i`, exactly.
 ///
 /// # Errors
 /// [`Error::NonFinite`](crate::Error::NonFinite) if `g` is; it is written all the same.
@@ -96,7 +96,7 @@ pub fn dot<T: Float>(a: &[T], b: &[T]) -> Result<T> {
     Ok(dot)
 }
 
-/// The gradients of [`dot`]: `da = g b` and `db = g a`.
+/// The gradients of [`dot`]: `da = g b` and `db = g a`, rounded once.
 ///
 /// # Errors
 /// [`Error::Shape`](crate::Error::Shape) if the lengths differ; [`Error::NonFinite`](crate::Error::NonFinite) if `g` or

@@ -1,15 +1,14 @@
 //! AVX2 with FMA: a block is two registers, a mask two registers of all ones or all zeros.
 
 use pulp::x86::V3;
-use pulp::{NullaryFnOnce, Simd as _, cast, f32x4, f32x8, f64x4, m32x8, m64x4, u32x8, u64x2};
+use pulp::{Simd as _, cast, f32x4, f32x8, f64x4, m32x8, m64x4, u32x8, u64x2};
 
-use super::{Simd, Tiled};
-use crate::float::Float;
+use super::{Enter, Simd, Tiled};
 use crate::kernel::Kernel;
 
 /// Proof that the CPU has AVX2 and FMA.
 #[derive(Clone, Copy, Debug)]
-pub struct Avx2(pub(super) V3);
+pub struct Avx2(V3);
 
 impl Avx2 {
     /// The proof, where there is one.
@@ -55,23 +54,6 @@ pub(super) fn square<T, const LANES: usize>(x: &[T], stride: usize) -> [&[T; LAN
         *line = x[i * stride..].first_chunk().expect(REACH);
     }
     lines
-}
-
-struct Enter<K> {
-    simd: Avx2,
-    kernel: K,
-}
-
-impl<K: Kernel<Elem: Float>> NullaryFnOnce for Enter<K>
-where
-    Avx2: Simd<K::Elem>,
-{
-    type Output = K::Output;
-
-    #[inline(always)]
-    fn call(self) -> K::Output {
-        self.kernel.run(self.simd)
-    }
 }
 
 impl Simd<f32> for Avx2 {

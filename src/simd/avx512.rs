@@ -1,11 +1,10 @@
 //! AVX-512 (F, BW, CD, DQ, VL): a block is one register, a mask one mask register.
 
 use pulp::x86::V4;
-use pulp::{NullaryFnOnce, Simd as _, b8, b16, cast, f32x8, f32x16, f64x8, u32x16, u64x2, u64x8};
+use pulp::{Simd as _, b8, b16, cast, f32x8, f32x16, f64x8, u32x16, u64x2, u64x8};
 
 use super::avx2::{parts, square};
-use super::{Simd, Tiled};
-use crate::float::Float;
+use super::{Enter, Simd, Tiled};
 use crate::kernel::Kernel;
 
 /// Proof that the CPU has AVX-512.
@@ -17,23 +16,6 @@ impl Avx512 {
     #[inline]
     pub fn detect() -> Option<Self> {
         V4::try_new().map(Self)
-    }
-}
-
-struct Enter<K> {
-    simd: Avx512,
-    kernel: K,
-}
-
-impl<K: Kernel<Elem: Float>> NullaryFnOnce for Enter<K>
-where
-    Avx512: Simd<K::Elem>,
-{
-    type Output = K::Output;
-
-    #[inline(always)]
-    fn call(self) -> K::Output {
-        self.kernel.run(self.simd)
     }
 }
 
