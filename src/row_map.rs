@@ -21,7 +21,7 @@ use crate::view::{MatMut, MatRef};
 
 /// What a row is mapped to.
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum Map<T> {
+pub(crate) enum RowFunction<T> {
     /// The mean.
     Mean,
     /// The variance, with this many degrees of freedom less.
@@ -98,7 +98,7 @@ impl<T: Float> Unit<T> {
     }
 }
 
-impl<T: Float> Map<T> {
+impl<T: Float> RowFunction<T> {
     fn center(self) -> Center {
         match self {
             Self::L1Norm => Center::Magnitude,
@@ -254,14 +254,14 @@ impl<T: Float> Kernel for WriteLine<'_, T> {
 /// Maps each row to one number or to a row, by its sums. The second input is another row or an upstream gradient.
 #[derive(Clone, Copy, Debug)]
 pub struct RowMap<'a, T> {
-    pub(crate) map: Map<T>,
+    pub(crate) map: RowFunction<T>,
     /// Either both are as long as a row or both are empty.
     pub(crate) weight: &'a [T],
     pub(crate) bias: &'a [T],
 }
 
 /// Maps each row of `x`, `g` being the upstream gradients or one number for all; whether all is finite.
-pub(crate) fn map_rows<T: Float>(map: Map<T>, x: MatRef<'_, T>, g: &[T], y: MatMut<'_, T>) -> Result<bool> {
+pub(crate) fn map_rows<T: Float>(map: RowFunction<T>, x: MatRef<'_, T>, g: &[T], y: MatMut<'_, T>) -> Result<bool> {
     let g = MatRef::with_strides(g, x.rows(), 1, usize::from(g.len() > 1), 1)?;
     Ok(apply(RowMap { map, weight: &[], bias: &[] }, [x, g], y)?.finite)
 }
@@ -276,7 +276,7 @@ impl<T: Float> RowFormula<T, 2> for RowMap<'_, T> {
             return RowsSeen::finite(false);
         };
         let quick = match self.map {
-            Map::Unit(unit) => unit.line(&moments),
+            RowFunction::Unit(unit) => unit.line(&moments),
             _ => None,
         };
         if let Some(line) = quick {
@@ -286,7 +286,7 @@ impl<T: Float> RowFormula<T, 2> for RowMap<'_, T> {
             }
         }
         let plan = match self.map {
-            Map::Cosine => Plan::Value(
+            RowFunction::Cosine => Plan::Value(
                 Moments::of(simd, other, Center::Zero)
                     .map_or_else(T::nan, |b| cosine(&moments, &b, dot(simd, x, other, [&moments, &b]))),
             ),

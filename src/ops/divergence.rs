@@ -116,6 +116,7 @@ pub fn kl_divergence<T: Float>(p: &[T], log_q: &[T]) -> Result<T> {
 /// The gradients of [`kl_divergence`]: `dp = g (ln p + 1 - log_q)` and `dlog_q = -g p`.
 ///
 /// Where `p = 0` both are 0, and `log_q` is not read. At `log_q = -inf` `dp` is infinite, or 0 if `g` is.
+/// `dlog_q` is rounded once, `dp` within 2 ULP of `|g| (|ln p| + |log_q| + 1)`.
 ///
 /// # Errors
 /// As [`kl_divergence`], and if `g` or an element written is not finite.

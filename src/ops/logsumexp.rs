@@ -182,7 +182,8 @@ pub fn logsumexp_weighted<T: Float>(x: MatRef<'_, T>, b: MatRef<'_, T>, y: &mut 
 
 /// The gradient of [`logsumexp_weighted`] with respect to `x`: `dx[i, j] = dy[i] b[i, j] exp(x[i, j]) / s`.
 ///
-/// An entry of weight 0 gets 0. Where `s` is 0 the gradient is 0, and `dy` is not read.
+/// An entry of weight 0 gets 0. Where `s` is 0 the gradient is 0, and `dy` is not read. The relative error is at most
+/// `u (6 + 2 c)` with `u = 2^-24` or `2^-53` and `c` the sum of magnitudes over that of the sum.
 ///
 /// # Errors
 /// As [`logsumexp_weighted`], and if a result is not finite.

@@ -71,6 +71,8 @@ pub fn matmul<T: Float>(a: MatRef<'_, T>, b: MatRef<'_, T>, c: MatMut<'_, T>) ->
 
 /// [`matmul`] with [options](Matmul): `C = alpha A B + beta C`.
 ///
+/// Its error is that of [`matmul`] times `|alpha|`, and `4 u (|alpha| (|a[i, 0] b[0, j]| + ...) + |beta c[i, j]|)`.
+///
 /// # Errors
 /// As [`matmul`]; C is written then as well. [`Error::Argument`] if `alpha` or `beta` is not finite.
 ///

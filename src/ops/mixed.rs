@@ -25,6 +25,8 @@ const COLS: usize = 192;
 /// [`matmul`](crate::matmul) on the widened matrices, so C in `f32` has its error, and C in another type half an ULP
 /// of that more. The memory needed beside the operands is less than 2 MiB a thread.
 ///
+/// Gradient: `dA = dC B^T` and `dB = A^T dC`, by this function on [transposed](MatRef::t) views.
+///
 /// # Errors
 /// [`Error::Shape`](crate::Error::Shape) if the shapes do not fit; [`Error::NonFinite`](crate::Error::NonFinite) if an
 /// element of C is not finite, also if the sum is finite but too large for the type of C.

@@ -24,6 +24,8 @@ use crate::view::{MatMut, MatRef};
 /// The bits are those of [`softmax_with`] on the widened matrix, rounded. The memory needed beside the operands is a
 /// band of rows, or one row.
 ///
+/// Gradient: [`softmax_backward_with`](crate::softmax_backward_with) of widened operands.
+///
 /// # Errors
 /// As [`softmax_with`].
 ///
@@ -50,6 +52,8 @@ where
 }
 
 /// [`log_softmax_with`] of rows in any [storage type](Storage), as [`softmax_mixed`].
+///
+/// Gradient: [`log_softmax_backward_with`](crate::log_softmax_backward_with) of widened operands.
 ///
 /// # Errors
 /// As [`log_softmax_with`]; also [`Error::NonFinite`] if a result is finite but too large for the type of `y`.
@@ -78,6 +82,8 @@ where
 
 /// [`layer_norm`] of rows in any [storage type](Storage), as [`softmax_mixed`]; weights and biases are in the type that
 /// is computed in.
+///
+/// Gradient: [`layer_norm_backward`](crate::layer_norm_backward) of widened operands.
 ///
 /// # Errors
 /// As [`layer_norm`]; also [`Error::NonFinite`] if a result is finite but too large for the type of `y`.
@@ -110,6 +116,8 @@ where
 }
 
 /// [`rms_norm`] of rows in any [storage type](Storage), as [`layer_norm_mixed`].
+///
+/// Gradient: [`rms_norm_backward`](crate::rms_norm_backward) of widened operands.
 ///
 /// # Errors
 /// As [`rms_norm`]; also [`Error::NonFinite`] if a result is finite but too large for the type of `y`.

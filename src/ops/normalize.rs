@@ -8,7 +8,7 @@ use crate::finite::{Operand, diagnose, overflow_or_invalid};
 use crate::float::Float;
 use crate::kernel::launch;
 use crate::reduce::MaxAbs;
-use crate::row_map::{Columns, GradientOf, Map, RowGradient, RowMap, Unit, map_rows};
+use crate::row_map::{Columns, GradientOf, RowFunction, RowGradient, RowMap, Unit, map_rows};
 use crate::rows::apply;
 use crate::scaled::{ldexp, power, scaling_exponent};
 use crate::view::{MatMut, MatRef};
@@ -255,7 +255,8 @@ pub fn cosine_similarity<T: Float>(a: MatRef<'_, T>, b: MatRef<'_, T>, y: &mut [
     const NAME: &str = "cosine_similarity";
     check_shape(NAME, "b", b.shape(), a.shape(), "the shape of a")?;
     check_len(NAME, "y", y.len(), a.rows(), "the number of rows of a")?;
-    if apply(RowMap { map: Map::Cosine, weight: &[], bias: &[] }, [a, b], MatMut::new(y, a.rows(), 1)?)?.finite {
+    if apply(RowMap { map: RowFunction::Cosine, weight: &[], bias: &[] }, [a, b], MatMut::new(y, a.rows(), 1)?)?.finite
+    {
         return Ok(());
     }
     let inputs = [Operand::matrix("a", a), Operand::matrix("b", b)];
@@ -339,7 +340,7 @@ fn forward<T: Float>(
     if x.area() == 0 {
         return Ok(());
     }
-    let map = Map::Unit(unit);
+    let map = RowFunction::Unit(unit);
     let is_finite = if weight.is_none() && bias.is_none() {
         map_rows(map, x, &[T::one()], y.reborrow())?
     } else {

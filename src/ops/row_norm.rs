@@ -11,7 +11,7 @@ use crate::finite::{Factor, Index, Operand, Term, diagnose, name_largest_term, o
 use crate::float::Float;
 use crate::kernel::{Join, launch};
 use crate::reduce::{MaxAbs, TwoTerm};
-use crate::row_map::{Map, map_rows};
+use crate::row_map::{RowFunction, map_rows};
 use crate::rows::each_row;
 use crate::scaled::{Scaled, ldexp, power};
 use crate::view::{MatMut, MatRef};
@@ -135,9 +135,9 @@ fn check_order<T: Float>(operation: &'static str, p: T) -> Result<()> {
 fn write_norms<T: Float>(p: T, x: MatRef<'_, T>, y: &mut [T]) -> Result<bool> {
     let y = MatMut::new(y, x.rows(), 1)?;
     if p == T::one() {
-        return map_rows(Map::L1Norm, x, &[p], y);
+        return map_rows(RowFunction::L1Norm, x, &[p], y);
     } else if p == T::one() + T::one() {
-        return map_rows(Map::L2Norm, x, &[p], y);
+        return map_rows(RowFunction::L2Norm, x, &[p], y);
     }
     each_row_while_finite(x, &[p], y, |x, _, y| {
         let largest = launch(MaxAbs { x })?.0;
@@ -150,7 +150,7 @@ fn write_norms<T: Float>(p: T, x: MatRef<'_, T>, y: &mut [T]) -> Result<bool> {
 /// Whether all gradients are finite.
 fn write_gradients<T: Float>(p: T, x: MatRef<'_, T>, g: &[T], dx: MatMut<'_, T>) -> Result<bool> {
     if p == T::one() + T::one() {
-        return map_rows(Map::L2NormGradient, x, g, dx);
+        return map_rows(RowFunction::L2NormGradient, x, g, dx);
     }
     each_row_while_finite(x, g, dx, |x, g, dx| {
         let largest = launch(MaxAbs { x })?.0;

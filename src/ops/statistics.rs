@@ -3,7 +3,7 @@
 use crate::error::{Error, Result, check_len, check_shape};
 use crate::finite::{Operand, diagnose, overflow_or_invalid};
 use crate::float::Float;
-use crate::row_map::{Map, map_rows};
+use crate::row_map::{RowFunction, map_rows};
 use crate::view::{MatMut, MatRef};
 
 /// Options of [`variance_rows`] and [`std_rows`].
@@ -42,7 +42,7 @@ pub struct Variance {
 /// # Ok::<(), nanproof::Error>(())
 /// ```
 pub fn mean_rows<T: Float>(x: MatRef<'_, T>, y: &mut [T]) -> Result<()> {
-    forward("mean_rows", Map::Mean, 0, x, y)
+    forward("mean_rows", RowFunction::Mean, 0, x, y)
 }
 
 /// The gradient of [`mean_rows`]: `dx = dy / n` in each row, `n` being the number of columns.
@@ -95,7 +95,7 @@ pub fn mean_rows_backward<T: Float>(dy: &[T], mut dx: MatMut<'_, T>) -> Result<(
 /// # Ok::<(), nanproof::Error>(())
 /// ```
 pub fn variance_rows<T: Float>(options: Variance, x: MatRef<'_, T>, y: &mut [T]) -> Result<()> {
-    forward("variance_rows", Map::Variance(options.ddof), options.ddof, x, y)
+    forward("variance_rows", RowFunction::Variance(options.ddof), options.ddof, x, y)
 }
 
 /// The gradient of [`variance_rows`]: `dx = dy 2 (x - mean) / (n - ddof)` in each row.
@@ -122,7 +122,7 @@ pub fn variance_rows_backward<T: Float>(
     dy: &[T],
     dx: MatMut<'_, T>,
 ) -> Result<()> {
-    backward("variance_rows_backward", Map::VarianceGradient(options.ddof), options.ddof, x, dy, dx)
+    backward("variance_rows_backward", RowFunction::VarianceGradient(options.ddof), options.ddof, x, dy, dx)
 }
 
 /// The standard deviation of each row of a matrix, the root of [`variance_rows`]; `y` has an element for each.
@@ -144,7 +144,7 @@ pub fn variance_rows_backward<T: Float>(
 /// # Ok::<(), nanproof::Error>(())
 /// ```
 pub fn std_rows<T: Float>(options: Variance, x: MatRef<'_, T>, y: &mut [T]) -> Result<()> {
-    forward("std_rows", Map::Std(options.ddof), options.ddof, x, y)
+    forward("std_rows", RowFunction::Std(options.ddof), options.ddof, x, y)
 }
 
 /// The gradient of [`std_rows`]: `dx = dy (x - mean) / ((n - ddof) std)` in each row, and 0 in a row of equal elements
@@ -165,7 +165,7 @@ pub fn std_rows<T: Float>(options: Variance, x: MatRef<'_, T>, y: &mut [T]) -> R
 /// # Ok::<(), nanproof::Error>(())
 /// ```
 pub fn std_rows_backward<T: Float>(options: Variance, x: MatRef<'_, T>, dy: &[T], dx: MatMut<'_, T>) -> Result<()> {
-    backward("std_rows_backward", Map::StdGradient(options.ddof), options.ddof, x, dy, dx)
+    backward("std_rows_backward", RowFunction::StdGradient(options.ddof), options.ddof, x, dy, dx)
 }
 
 fn check_cols<T>(operation: &'static str, ddof: usize, x: MatRef<'_, T>) -> Result<()> {
@@ -180,7 +180,13 @@ fn check_cols<T>(operation: &'static str, ddof: usize, x: MatRef<'_, T>) -> Resu
     Err(Error::Argument { operation, argument, problem })
 }
 
-fn forward<T: Float>(operation: &'static str, map: Map<T>, ddof: usize, x: MatRef<'_, T>, y: &mut [T]) -> Result<()> {
+fn forward<T: Float>(
+    operation: &'static str,
+    map: RowFunction<T>,
+    ddof: usize,
+    x: MatRef<'_, T>,
+    y: &mut [T],
+) -> Result<()> {
     check_len(operation, "y", y.len(), x.rows(), "the number of rows of x")?;
     check_cols(operation, ddof, x)?;
     if map_rows(map, x, &[T::zero()], MatMut::new(y, x.rows(), 1)?)? {
@@ -191,7 +197,7 @@ fn forward<T: Float>(operation: &'static str, map: Map<T>, ddof: usize, x: MatRe
 
 fn backward<T: Float>(
     operation: &'static str,
-    map: Map<T>,
+    map: RowFunction<T>,
     ddof: usize,
     x: MatRef<'_, T>,
     dy: &[T],
