@@ -350,6 +350,18 @@ fn binary_cross_entropy_names_the_logit_that_is_nan() {
     }
 }
 
+/// An infinite logit is no fault: a target beside it may be one.
+#[test]
+fn binary_cross_entropy_names_the_target_that_is_nan() {
+    for logit in [f32::NEG_INFINITY, f32::INFINITY] {
+        for target in [f32::NAN, f32::INFINITY] {
+            let result = binary_cross_entropy(Reduction::Sum, &[1.0, logit], &[0.5, target]);
+            let Err(Error::NonFinite(report)) = result else { panic!("not reported: {result:?}") };
+            assert_eq!((report.operand, report.index, report.origin), ("targets", Index::At(1), Origin::PassedIn));
+        }
+    }
+}
+
 /// No probability, no gradient: an upstream gradient of 0 does not hide that at the pole.
 #[test]
 fn kl_divergence_backward_of_zero_does_not_hide_a_nan() {

@@ -139,13 +139,15 @@ pub fn kl_divergence_backward<T: Float>(p: &[T], log_q: &[T], g: T, dp: &mut [T]
     diagnose(NAME, inputs, [Operand::slice("dp", dp), Operand::slice("dlog_q", dlog_q)], overflow_or_invalid)
 }
 
-/// The operands, without the infinite logits whose loss is 0.
+/// The operands, without the infinite logits that are not at fault: those whose loss is 0, or whose target is no number.
 fn read<'a, T: Float>(logits: &'a [T], targets: &'a [T]) -> [Operand<'a, T>; 2] {
-    let is_sure = |index, x: T| match index {
-        Index::At(i) => x.is_infinite() && targets[i] == if x > T::zero() { T::one() } else { T::zero() },
+    let is_harmless = |index, x: T| match index {
+        Index::At(i) if x.is_infinite() => {
+            !targets[i].is_finite() || targets[i] == if x > T::zero() { T::one() } else { T::zero() }
+        }
         _ => false,
     };
-    [Operand::slice("logits", logits).overlook(is_sure), Operand::slice("targets", targets)]
+    [Operand::slice("logits", logits).overlook(is_harmless), Operand::slice("targets", targets)]
 }
 
 /// The operands, without what stands beside a `p` of 0.
