@@ -2,7 +2,8 @@
 //! kernels. For tests, of this crate and of others; written from the formulas and not from the kernels.
 //!
 //! Results are [`Wide`] numbers, of 100 bits and more, so that errors of `f64` kernels can be told to a fraction of a
-//! unit in the last place. Sums of products are exact until they are rounded to such a number.
+//! unit in the last place; of `erfc`, whose terms cancel, 88 bits are right. Sums of products are exact until they are
+//! rounded to such a number. `tests/reference.rs` holds them to a library of any precision.
 
 use alloc::vec;
 use alloc::vec::Vec;
