@@ -471,7 +471,7 @@ fn by_weights<T: Float>(u: &mut Unstructured<'_>) -> Drawn<()> {
         };
         let slack = Wide::new(6.0_f64) * (Wide::new(T::epsilon()) * limit + smallest::<T>());
         let (largest, own) = (Wide::new(T::max_value()), reference::l2_norm(&g.row(i)));
-        most += usize::from(own + slack > limit && limit < largest);
+        most += usize::from(own + slack > limit && limit < largest + slack);
         // A limit that overflows clips nothing.
         if limit + slack < largest || limit >= largest + slack {
             let limit = if limit < largest { limit } else { Wide::new(T::infinity()) };
