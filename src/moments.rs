@@ -170,6 +170,29 @@ impl<T: Float> Kernel for ShiftedSums<'_, T> {
     }
 }
 
+/// [`ShiftedSums`] of `f32` as it is: each sum takes one operation, since squares are exact.
+#[derive(Debug)]
+struct PlainSums<'a, T> {
+    x: &'a [T],
+}
+
+impl<T: Float> Kernel for PlainSums<'_, T> {
+    type Elem = T;
+    type Output = Sums;
+
+    #[inline(always)]
+    fn run<S: Simd<T>>(self, simd: S) -> Sums {
+        let (blocks, tail) = T::blocks(self.x);
+        let [mut sum, mut squares] = [Extended::zero(simd); 2];
+        for block in blocks {
+            let x = Extended::of_block(simd, block);
+            (sum, squares) = (sum + x, squares.add_product(x, x));
+        }
+        let x = Extended::of(load_tail(simd, tail, T::zero()));
+        Sums([(sum + x).total(), squares.add_product(x, x).total()])
+    }
+}
+
 #[inline(always)]
 fn scaled<T: Float, S: Simd<T>>(x: Lanes<T, S>, bits: Lanes<T, S>, scale: Lanes<T, S>) -> Lanes<T, S> {
     if Extended::<T, S>::TERMS { (x & bits) * scale } else { x & bits }
@@ -262,7 +285,12 @@ impl Moments {
         let mut is_last = center != Center::Mean;
         let bits = if center == Center::Magnitude { T::ABS_MASK } else { T::from_bits(u64::MAX) };
         loop {
-            let Sums([sum, squares]) = outline(simd, ShiftedSums { x, bits, scale: power(-exponent), shift });
+            let is_plain = T::PRODUCTS_FIT_F64 && shift.is_zero() && center != Center::Magnitude;
+            let Sums([sum, squares]) = if is_plain {
+                outline(simd, PlainSums { x })
+            } else {
+                outline(simd, ShiftedSums { x, bits, scale: power(-exponent), shift })
+            };
             let moments = Self { len: x.len(), exponent, shift: shift.to_f64()?, sum, squares };
             if !(sum.sum.is_finite() && squares.sum.is_finite()) {
                 return None;
