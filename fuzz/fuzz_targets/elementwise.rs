@@ -343,8 +343,15 @@ fn power_slope_of_exponent<T: Float>(x: T, y: T, g: T) -> Want<T> {
         () if x <= T::zero() => Want::zero(),
         () if !g.is_finite() => NotFinite,
         () if x.is_finite() && y.is_finite() => Ulp(reference::pow_backward(x, y, g)[1], 3.0),
-        () => limit([g * x.ln(), x.powf(y)]),
+        () => limit([nonzero_product(g, x.ln()), x.powf(y)]),
     }
+}
+
+/// A product that is 0 only where a factor is.
+fn nonzero_product<T: Float>(a: T, b: T) -> T {
+    let product = a * b;
+    let underflows = product.is_zero() && !a.is_zero() && !b.is_zero();
+    if underflows { T::min_positive_value().copysign(product) } else { product }
 }
 
 /// A factor times a power, which outweighs it where it is 0.
