@@ -559,9 +559,9 @@ impl<T: Float> Kernel for SoftmaxGradient<'_, T> {
     #[inline(always)]
     fn run<S: Simd<T>>(self, simd: S) -> bool {
         let Self { scale, p, dp, dx } = self;
-        // The difference dp - sum may overflow though p times it does not: then once more, scaled.
+        // The difference dp - sum may overflow though p times it does not: then once more, scaled. In a loop the formula is
+        // compiled once.
         let mut finite = false;
-        // In a loop the formula is compiled once.
         for shift in [0, 2] {
             finite = finite || scaled_softmax_gradient(simd, scale, p, dp, dx, power(-shift));
         }
