@@ -15,6 +15,7 @@ use crate::math;
 use crate::math::relative_exp::{RelativeExp, far_from, limit};
 use crate::moments::Extended;
 use crate::reduce::TwoTerm;
+use crate::rows::rows_at_once;
 use crate::simd::Simd;
 use crate::sweep::{load_tail, map_row, store_tail};
 use crate::view::{MatMut, MatRef};
@@ -24,13 +25,6 @@ const MOST_LANES: usize = 16;
 
 /// A block for each of as many rows as a block has lanes.
 type Square<T> = [<T as Format>::Block; MOST_LANES];
-
-/// How many rows of so many columns are gone through together.
-pub(crate) fn rows_at_once<T: Float>(cols: usize) -> usize {
-    /// What stays near the processor from pass to pass.
-    const ELEMENTS: usize = 4096;
-    (ELEMENTS / cols.max(1)).clamp(1, T::LANES)
-}
 
 /// What is known of each of a block of rows.
 pub(crate) struct RowSums<T: Float> {

@@ -215,6 +215,12 @@ impl<T: Float, S: Simd<T>> Mask<T, S> {
         Lanes::new(self.simd, self.simd.select(self.mask, a.vector, b.vector))
     }
 
+    /// 1 where true, else 0.
+    #[inline(always)]
+    pub(crate) fn numbers(self) -> T::Block {
+        self.select(Lanes::splat(self.simd, T::one()), Lanes::zero(self.simd)).store()
+    }
+
     #[inline(always)]
     pub(crate) fn any(self) -> bool {
         self.simd.any(self.mask)

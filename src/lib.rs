@@ -102,11 +102,13 @@ mod gemm;
 mod isa;
 mod kernel;
 mod lanes;
+mod line;
 mod logits;
 mod long;
 mod moments;
 mod ops;
 mod reduce;
+mod row_gradient;
 mod row_map;
 mod rows;
 mod scaled;
@@ -114,6 +116,7 @@ mod simd;
 mod squares;
 mod storage;
 mod sweep;
+mod unit;
 mod view;
 
 #[cfg(feature = "std")]

@@ -3,14 +3,14 @@
 use alloc::vec::Vec;
 
 use crate::error::Result;
-use crate::exponentials::{multiply, rows_at_once};
+use crate::exponentials::multiply;
 use crate::finite::{Index, Operand, diagnose, overflow_or_invalid};
 use crate::float::Float;
 use crate::kernel::{Join, Kernel, Runs, launch, outline, outline_rare};
 use crate::lanes::Lanes;
 use crate::math;
 use crate::reduce::{Accumulator, TwoTerm, sum_terms};
-use crate::rows::RowsSeen;
+use crate::rows::{RowsSeen, rows_at_once};
 use crate::scaled::{Scaled, power};
 use crate::simd::Simd;
 use crate::sweep::{each_group, sweep};

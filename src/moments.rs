@@ -10,8 +10,8 @@
 
 use core::ops::{Add, Mul};
 
-use crate::float::Float;
-use crate::kernel::{Join, Kernel, outline};
+use crate::float::{Float, Format};
+use crate::kernel::{Join, Kernel, outline, outline_rare};
 use crate::lanes::{Lanes, Mask};
 use crate::long::Long;
 use crate::reduce::{Accumulator, MaxAbs, TwoTerm};
@@ -170,7 +170,7 @@ impl<T: Float> Kernel for ShiftedSums<'_, T> {
     }
 }
 
-/// [`ShiftedSums`] of `f32` as it is: each sum takes one operation, since squares are exact.
+/// [`ShiftedSums`] of `f32` as it is.
 #[derive(Debug)]
 struct PlainSums<'a, T> {
     x: &'a [T],
@@ -182,14 +182,165 @@ impl<T: Float> Kernel for PlainSums<'_, T> {
 
     #[inline(always)]
     fn run<S: Simd<T>>(self, simd: S) -> Sums {
-        let (blocks, tail) = T::blocks(self.x);
-        let [mut sum, mut squares] = [Extended::zero(simd); 2];
-        for block in blocks {
-            let x = Extended::of_block(simd, block);
-            (sum, squares) = (sum + x, squares.add_product(x, x));
+        let [sum, squares] = plain_sums(simd, self.x);
+        Sums([sum.total(), squares.total()])
+    }
+}
+
+/// The sums of the elements of a row of `f32`, and of their squares: each takes one operation, since squares are exact.
+#[inline(always)]
+fn plain_sums<T: Float, S: Simd<T>>(simd: S, x: &[T]) -> [Extended<T, S>; 2] {
+    let (blocks, tail) = T::blocks(x);
+    let [mut sum, mut squares] = [Extended::zero(simd); 2];
+    for block in blocks {
+        let x = Extended::of_block(simd, block);
+        (sum, squares) = (sum + x, squares.add_product(x, x));
+    }
+    let x = Extended::of(load_tail(simd, tail, T::zero()));
+    [sum + x, squares.add_product(x, x)]
+}
+
+/// The sums of `a b` and of `a b (x - shift)` over a row of `f32`.
+#[inline(always)]
+fn plain_products<T: Float, S: Simd<T>>(simd: S, operands: [&[T]; 3], shift: f64) -> [Extended<T, S>; 2] {
+    let [(a, a_tail), (b, b_tail), (x, x_tail)] = operands.map(T::blocks);
+    let mut sums =
+        ProductSum { shift: Extended([Lanes::splat(simd.wide(), -shift); 2]), sums: [Extended::zero(simd); 2] };
+    for ((a, b), x) in a.iter().zip(b).zip(x) {
+        sums.add(Extended::of_block(simd, a), Extended::of_block(simd, b), Extended::of_block(simd, x));
+    }
+    let [a, b, x] = [a_tail, b_tail, x_tail].map(
+        #[inline(always)]
+        |tail| Extended::of(load_tail(simd, tail, T::zero())),
+    );
+    sums.add(a, b, x);
+    sums.sums
+}
+
+/// See [`plain_products`].
+struct ProductSum<T: Float, S: Simd<T>> {
+    /// Taken the other way.
+    shift: Extended<T, S>,
+    sums: [Extended<T, S>; 2],
+}
+
+impl<T: Float, S: Simd<T>> ProductSum<T, S> {
+    #[inline(always)]
+    fn add(&mut self, a: Extended<T, S>, b: Extended<T, S>, x: Extended<T, S>) {
+        let ([sum, products], product) = (self.sums, a * b);
+        self.sums = [sum + product, products + product * (x + self.shift)];
+    }
+}
+
+/// Two sums over each of a block of rows.
+pub(crate) struct BlockSums([[<f64 as Format>::Block; ROWS_AT_ONCE]; 2]);
+
+/// As many rows as a block of `f64` has lanes.
+pub(crate) const ROWS_AT_ONCE: usize = <f64 as Format>::LANES;
+
+impl BlockSums {
+    pub(crate) fn new() -> Self {
+        Self([[f64::fill(0.0); ROWS_AT_ONCE]; 2])
+    }
+
+    /// The sums over row `i`, in lanes of numbers that are not two terms.
+    #[inline(always)]
+    fn put<T: Float, S: Simd<T>>(&mut self, i: usize, sums: [Extended<T, S>; 2]) {
+        for (place, Extended([a, b])) in self.0.iter_mut().zip(sums) {
+            place[i] = (a + b).store();
         }
-        let x = Extended::of(load_tail(simd, tail, T::zero()));
-        Sums([(sum + x).total(), squares.add_product(x, x).total()])
+    }
+
+    /// The sums over row `i`, added up.
+    fn put_totals(&mut self, i: usize, Sums(sums): &Sums) {
+        for (place, total) in self.0.iter_mut().zip(sums) {
+            place[i] = f64::fill(0.0);
+            place[i][0] = total.sum;
+        }
+    }
+
+    /// Each sum over each row, added in the order of [`Lanes::fold`].
+    #[inline(always)]
+    fn totals<W: Simd<f64>>(&mut self, simd: W) -> [Lanes<f64, W>; 2] {
+        let mut totals = [Lanes::zero(simd); 2];
+        for (total, blocks) in totals.iter_mut().zip(&mut self.0) {
+            let mut lanes = [Lanes::zero(simd); ROWS_AT_ONCE];
+            simd.transpose(
+                f64::flatten_mut(blocks),
+                ROWS_AT_ONCE,
+                ROWS_AT_ONCE,
+                #[inline(always)]
+                |i, lane| lanes[i] = Lanes::new(simd, lane),
+            );
+            let [a, b, c, d, e, f, g, h] = lanes;
+            *total = ((a + e) + (c + g)) + ((b + f) + (d + h));
+        }
+        totals
+    }
+
+    /// Of rows of `f32` the sums of `x - shift` and of its squares, and the shift, which is not 0 where the mean is large and
+    /// is to be subtracted.
+    #[inline(always)]
+    pub(crate) fn moments<'a, T: Float, S: Simd<T>>(
+        &mut self,
+        simd: S,
+        rows: impl Iterator<Item = &'a [T]> + Clone,
+        center: Center,
+        count: f64,
+    ) -> BlockMoments<S::Wide> {
+        for (i, x) in rows.clone().enumerate() {
+            self.put(i, plain_sums(simd, x));
+        }
+        let [sum, squares] = self.totals(simd.wide());
+        let moments = BlockMoments { shift: sum.all(0.0), sum, squares };
+        let is_centered = moments.are_centered(count);
+        if center != Center::Mean || is_centered.all() {
+            return moments;
+        }
+        let shifts = is_centered.select(sum.all(0.0), sum / sum.all(count)).store();
+        let shifts = shifts.map(|shift| T::from(shift).unwrap_or_else(T::nan));
+        let (bits, scale) = (T::from_bits(u64::MAX), T::one());
+        for ((i, x), &shift) in rows.enumerate().zip(&shifts) {
+            if !shift.is_zero() {
+                self.put_totals(i, &outline_rare(simd, ShiftedSums { x, bits, scale, shift }));
+            }
+        }
+        let shifts = shifts.map(|shift| shift.to_f64().unwrap_or(f64::NAN));
+        let [sum, squares] = self.totals(simd.wide());
+        BlockMoments { shift: Lanes::load(simd.wide(), &shifts), sum, squares }
+    }
+
+    /// Of rows of `f32` the sums of `a b` and of `a b (x - shift)`.
+    #[inline(always)]
+    pub(crate) fn products<'a, T: Float, S: Simd<T>>(
+        &mut self,
+        simd: S,
+        rows: impl Iterator<Item = [&'a [T]; 3]>,
+        shift: Lanes<f64, S::Wide>,
+    ) -> [Lanes<f64, S::Wide>; 2] {
+        let shifts = shift.store();
+        for ((i, operands), &shift) in rows.enumerate().zip(&shifts) {
+            self.put(i, plain_products(simd, operands, shift));
+        }
+        self.totals(simd.wide())
+    }
+}
+
+/// The sums over a block of rows.
+pub(crate) struct BlockMoments<W: Simd<f64>> {
+    pub(crate) shift: Lanes<f64, W>,
+    /// Of `x - shift`.
+    pub(crate) sum: Lanes<f64, W>,
+    /// Of its squares.
+    pub(crate) squares: Lanes<f64, W>,
+}
+
+impl<W: Simd<f64>> BlockMoments<W> {
+    /// See [`Moments::is_centered`].
+    #[inline(always)]
+    fn are_centered(&self, count: f64) -> Mask<f64, W> {
+        let Self { sum, squares, .. } = *self;
+        (sum * sum).le(squares * sum.all(count) * sum.all(CENTERED))
     }
 }
 
@@ -265,16 +416,14 @@ pub(crate) struct Moments {
     squares: TwoTerm<f64>,
 }
 
-/// Moments in `f64`.
-pub(crate) struct InF64 {
-    pub(crate) count: f64,
-    /// The mean of `x`, as the shift and the mean of `x - shift`.
-    pub(crate) mean: TwoTerm<f64>,
-    /// The sum of the squares of `x - shift`.
-    pub(crate) squares: f64,
-    /// The sum of the squares of `x - mean`.
-    pub(crate) deviations: f64,
+/// A count, rounded.
+#[expect(clippy::cast_precision_loss, reason = "documented")]
+pub(crate) fn as_f64(n: usize) -> f64 {
+    n as f64
 }
+
+/// The largest share of the mean square that the square of the mean may have.
+const CENTERED: f64 = 255.0 / 256.0;
 
 impl Moments {
     /// Of a row; `None` if an element is not finite.
@@ -305,12 +454,11 @@ impl Moments {
     /// Whether the mean is at most 16 times the deviation, so that a difference of sums of squares loses 8 bits only.
     fn is_centered(&self) -> bool {
         let total = self.squares.sum * self.count();
-        self.sum.sum * self.sum.sum <= total * (255.0 / 256.0)
+        self.sum.sum * self.sum.sum <= total * CENTERED
     }
 
-    #[expect(clippy::cast_precision_loss, reason = "for a comparison of sizes")]
     fn count(&self) -> f64 {
-        self.len as f64
+        as_f64(self.len)
     }
 
     /// The sum of `x - shift`.
@@ -326,15 +474,6 @@ impl Moments {
     /// The mean of `x - shift`.
     pub(crate) fn mean_difference(&self) -> Long {
         self.sum().div(Long::count(self.len))
-    }
-
-    /// The moments in `f64`, where its digits are enough.
-    pub(crate) fn in_f64<T: Float>(&self) -> Option<InF64> {
-        let (sum, squares, count) = (self.sum.sum, self.squares.sum, self.count());
-        let difference = sum / count;
-        let deviations = (squares - sum * difference).max(0.0);
-        let mean = TwoTerm { sum: self.shift, error: difference };
-        T::PRODUCTS_FIT_F64.then_some(InF64 { count, mean, squares, deviations })
     }
 
     /// The mean of the numbers that are summed, rounded.

@@ -1,7 +1,6 @@
 //! Passes over the rows of matrices, in one piece or not. (Rows of logits: `logits.rs`.)
 
 use alloc::vec;
-use alloc::vec::Vec;
 
 use crate::error::Result;
 use crate::float::Float;
@@ -9,37 +8,84 @@ use crate::kernel::{Join, Kernel, Runs, launch};
 use crate::simd::Simd;
 use crate::view::{MatMut, MatRef};
 
-/// Calls `f` with each row of the inputs and the same row of the output, as slices. A row that is not contiguous is
-/// copied before and after; the arithmetic is the same.
+/// Calls `f` with rows of the inputs and the same rows of the output, and the number of the first: all at once, if the
+/// elements of each row are neighbours in memory; else one row after the other, copied before and after. The arithmetic
+/// is the same.
+#[inline(always)]
+pub(crate) fn each_run<T: Float, const N: usize>(
+    inputs: [MatRef<'_, T>; N],
+    mut output: MatMut<'_, T>,
+    mut f: impl FnMut(usize, [MatRef<'_, T>; N], MatMut<'_, T>),
+) {
+    let rows = output.rows();
+    let is_copied = |x: MatRef<'_, T>| rows > 0 && x.row(0).is_none();
+    let scratch = |x: MatRef<'_, T>| vec![T::zero(); if is_copied(x) { x.cols() } else { 0 }];
+    let (mut copies, mut output_copy) = (inputs.map(scratch), scratch(output.as_ref()));
+    let is_output_copied = is_copied(output.as_ref());
+    let at_once = if is_output_copied || inputs.into_iter().any(is_copied) { 1 } else { rows.max(1) };
+    for start in (0..rows).step_by(at_once) {
+        let mut x = inputs.map(|x| x.rows_from(start).rows_before(at_once));
+        for (x, copy) in x.iter_mut().zip(&mut copies) {
+            if is_copied(*x) {
+                x.zip_row(0, copy, |copy, x| *copy = x);
+                *x = MatRef::of_rows(copy, 1);
+            }
+        }
+        let y = if is_output_copied {
+            MatMut::of_rows(&mut output_copy, 1)
+        } else {
+            output.rows_of(start..start + at_once)
+        };
+        f(start, x, y); // in one place: it is compiled once
+        if is_output_copied {
+            output.write_row(start, &output_copy);
+        }
+    }
+}
+
+/// [`each_run`], row by row.
 #[inline(always)]
 pub(crate) fn each_row<T: Float, const N: usize>(
+    inputs: [MatRef<'_, T>; N],
+    output: MatMut<'_, T>,
+    mut f: impl FnMut(usize, [&[T]; N], &mut [T]),
+) {
+    each_run(
+        inputs,
+        output,
+        #[inline(always)]
+        |start, x, y| {
+            each_row_of_run(
+                x,
+                y,
+                #[inline(always)]
+                |i, x, y| f(start + i, x, y),
+            );
+        },
+    );
+}
+
+/// The rows of matrices in which the elements of each row are neighbours in memory.
+#[inline(always)]
+pub(crate) fn each_row_of_run<T: Float, const N: usize>(
     inputs: [MatRef<'_, T>; N],
     mut output: MatMut<'_, T>,
     mut f: impl FnMut(usize, [&[T]; N], &mut [T]),
 ) {
-    let scratch = |contiguous: bool, cols: usize| vec![T::zero(); if contiguous { 0 } else { cols }];
-    let mut input_rows: [Vec<T>; N] = inputs.map(|x| scratch(x.row(0).is_some() || x.rows() == 0, x.cols()));
-    let mut output_row = scratch(output.as_ref().row(0).is_some() || output.rows() == 0, output.cols());
-    let are_copies = input_rows.iter().any(|row| !row.is_empty());
     for i in 0..output.rows() {
-        if are_copies {
-            for (x, copy) in inputs.iter().zip(&mut input_rows) {
-                x.zip_row(i, copy, |copy, x| *copy = x);
-            }
-        }
         let mut x: [&[T]; N] = [&[]; N];
-        for (k, x) in x.iter_mut().enumerate() {
-            *x = inputs[k].row(i).unwrap_or(&input_rows[k]);
+        for (x, input) in x.iter_mut().zip(inputs) {
+            *x = input.row(i).unwrap_or_default();
         }
-        let (y, is_copy) = match output.row_mut(i) {
-            Some(y) => (y, false),
-            None => (&mut output_row[..], true),
-        };
-        f(i, x, y); // in one place: it is compiled once
-        if is_copy {
-            output.write_row(i, &output_row);
-        }
+        f(i, x, output.row_mut(i).unwrap_or_default());
     }
+}
+
+/// How many rows of so many columns are gone through together.
+pub(crate) fn rows_at_once<T: Float>(cols: usize) -> usize {
+    /// What stays near the processor from pass to pass.
+    const ELEMENTS: usize = 4096;
+    (ELEMENTS / cols.max(1)).clamp(1, T::LANES)
 }
 
 /// A formula that is applied to the same row of `N` matrices, and writes that row of another.
@@ -48,6 +94,29 @@ pub trait RowFormula<T: Float, const N: usize>: Copy + Send + Sync {
     const WORK: usize;
     /// Writes one row.
     fn apply<S: Simd<T>>(self, simd: S, x: [&[T]; N], y: &mut [T]) -> RowsSeen;
+
+    /// Writes rows whose elements are neighbours in memory.
+    #[inline(always)]
+    fn apply_to_run<S: Simd<T>>(self, simd: S, x: [MatRef<'_, T>; N], y: MatMut<'_, T>) -> RowsSeen {
+        row_by_row(self, simd, x, y)
+    }
+}
+
+#[inline(always)]
+pub(crate) fn row_by_row<T: Float, S: Simd<T>, F: RowFormula<T, N>, const N: usize>(
+    formula: F,
+    simd: S,
+    x: [MatRef<'_, T>; N],
+    y: MatMut<'_, T>,
+) -> RowsSeen {
+    let mut seen = RowsSeen::finite(true);
+    each_row_of_run(
+        x,
+        y,
+        #[inline(always)]
+        |_, x, y| seen = seen.join(formula.apply(simd, x, y)),
+    );
+    seen
 }
 
 /// What rows tell of their results.
@@ -86,11 +155,11 @@ impl<T: Float, F: RowFormula<T, N>, const N: usize> Kernel for Rowwise<'_, T, F,
     #[inline(always)]
     fn run<S: Simd<T>>(self, simd: S) -> RowsSeen {
         let mut seen = RowsSeen::finite(true);
-        each_row(
+        each_run(
             self.inputs,
             self.output,
             #[inline(always)]
-            |_, x, y| seen = seen.join(self.formula.apply(simd, x, y)),
+            |_, x, y| seen = seen.join(self.formula.apply_to_run(simd, x, y)),
         );
         seen
     }

@@ -8,9 +8,11 @@ use crate::finite::{Operand, diagnose, overflow_or_invalid};
 use crate::float::Float;
 use crate::kernel::launch;
 use crate::reduce::MaxAbs;
-use crate::row_map::{Columns, GradientOf, RowFunction, RowGradient, RowMap, Unit, map_rows};
+use crate::row_gradient::{Columns, GradientOf, RowGradient};
+use crate::row_map::{RowFunction, RowMap, map_rows};
 use crate::rows::apply;
 use crate::scaled::{ldexp, power, scaling_exponent};
+use crate::unit::Unit;
 use crate::view::{MatMut, MatRef};
 
 /// Options of [`layer_norm`].
