@@ -92,6 +92,7 @@
 
 extern crate alloc;
 
+mod column_sums;
 mod diagnose;
 mod error;
 mod exact;

@@ -50,6 +50,24 @@ impl<T: Float, S: Simd<T>> Extended<T, S> {
         Self([Lanes::new(simd.wide(), a), Lanes::new(simd.wide(), b)])
     }
 
+    #[inline(always)]
+    pub(crate) fn load(simd: S, [a, b]: &[<f64 as Format>::Block; 2]) -> Self {
+        Self([Lanes::load(simd.wide(), a), Lanes::load(simd.wide(), b)])
+    }
+
+    #[inline(always)]
+    pub(crate) fn store(self) -> [<f64 as Format>::Block; 2] {
+        let [a, b] = self.0;
+        [a.store(), b.store()]
+    }
+
+    /// Lanes of two terms times a power of two.
+    #[inline(always)]
+    pub(crate) fn scaled(self, scale: f64) -> Self {
+        let [a, b] = self.0;
+        if Self::TERMS { Self([a * a.all(scale), b * b.all(scale)]) } else { self }
+    }
+
     /// `self + a b`, of lanes of `T` that are widened.
     #[inline(always)]
     pub(crate) fn add_product(self, a: Self, b: Self) -> Self {
@@ -200,60 +218,60 @@ fn plain_sums<T: Float, S: Simd<T>>(simd: S, x: &[T]) -> [Extended<T, S>; 2] {
     [sum + x, squares.add_product(x, x)]
 }
 
-/// The sums of `a b` and of `a b (x - shift)` over a row of `f32`.
+/// [`plain_sums`] of `x`, and the sums of `a b` and of `a b x`.
 #[inline(always)]
-fn plain_products<T: Float, S: Simd<T>>(simd: S, operands: [&[T]; 3], shift: f64) -> [Extended<T, S>; 2] {
+fn plain_sums_and_products<T: Float, S: Simd<T>>(simd: S, operands: [&[T]; 3]) -> [Extended<T, S>; 4] {
     let [(a, a_tail), (b, b_tail), (x, x_tail)] = operands.map(T::blocks);
-    let mut sums =
-        ProductSum { shift: Extended([Lanes::splat(simd.wide(), -shift); 2]), sums: [Extended::zero(simd); 2] };
+    let mut sums = [Extended::zero(simd); 4];
     for ((a, b), x) in a.iter().zip(b).zip(x) {
-        sums.add(Extended::of_block(simd, a), Extended::of_block(simd, b), Extended::of_block(simd, x));
+        sums = with_products(
+            sums,
+            [a, b, x].map(
+                #[inline(always)]
+                |block| Extended::of_block(simd, block),
+            ),
+        );
     }
-    let [a, b, x] = [a_tail, b_tail, x_tail].map(
-        #[inline(always)]
-        |tail| Extended::of(load_tail(simd, tail, T::zero())),
-    );
-    sums.add(a, b, x);
-    sums.sums
+    with_products(
+        sums,
+        [a_tail, b_tail, x_tail].map(
+            #[inline(always)]
+            |tail| Extended::of(load_tail(simd, tail, T::zero())),
+        ),
+    )
 }
 
-/// See [`plain_products`].
-struct ProductSum<T: Float, S: Simd<T>> {
-    /// Taken the other way.
-    shift: Extended<T, S>,
-    sums: [Extended<T, S>; 2],
+#[inline(always)]
+fn with_products<T: Float, S: Simd<T>>(
+    [sum, squares, products, along]: [Extended<T, S>; 4],
+    [a, b, x]: [Extended<T, S>; 3],
+) -> [Extended<T, S>; 4] {
+    let product = a * b;
+    [sum + x, squares.add_product(x, x), products + product, along + product * x]
 }
 
-impl<T: Float, S: Simd<T>> ProductSum<T, S> {
-    #[inline(always)]
-    fn add(&mut self, a: Extended<T, S>, b: Extended<T, S>, x: Extended<T, S>) {
-        let ([sum, products], product) = (self.sums, a * b);
-        self.sums = [sum + product, products + product * (x + self.shift)];
-    }
-}
-
-/// Two sums over each of a block of rows.
-pub(crate) struct BlockSums([[<f64 as Format>::Block; ROWS_AT_ONCE]; 2]);
+/// Sums over each of a block of rows.
+struct BlockSums<const N: usize>([[<f64 as Format>::Block; ROWS_AT_ONCE]; N]);
 
 /// As many rows as a block of `f64` has lanes.
 pub(crate) const ROWS_AT_ONCE: usize = <f64 as Format>::LANES;
 
-impl BlockSums {
-    pub(crate) fn new() -> Self {
-        Self([[f64::fill(0.0); ROWS_AT_ONCE]; 2])
+impl<const N: usize> BlockSums<N> {
+    fn new() -> Self {
+        Self([[f64::fill(0.0); ROWS_AT_ONCE]; N])
     }
 
-    /// The sums over row `i`, in lanes of numbers that are not two terms.
+    /// The sums over row `i` of `f32`.
     #[inline(always)]
-    fn put<T: Float, S: Simd<T>>(&mut self, i: usize, sums: [Extended<T, S>; 2]) {
+    fn put<T: Float, S: Simd<T>>(&mut self, i: usize, sums: [Extended<T, S>; N]) {
         for (place, Extended([a, b])) in self.0.iter_mut().zip(sums) {
             place[i] = (a + b).store();
         }
     }
 
-    /// The sums over row `i`, added up.
-    fn put_totals(&mut self, i: usize, Sums(sums): &Sums) {
-        for (place, total) in self.0.iter_mut().zip(sums) {
+    /// Two sums over row `i`, from the sum `first` on.
+    fn replace(&mut self, first: usize, i: usize, Sums(sums): &Sums) {
+        for (place, total) in self.0[first..].iter_mut().zip(sums) {
             place[i] = f64::fill(0.0);
             place[i][0] = total.sum;
         }
@@ -261,8 +279,8 @@ impl BlockSums {
 
     /// Each sum over each row, added in the order of [`Lanes::fold`].
     #[inline(always)]
-    fn totals<W: Simd<f64>>(&mut self, simd: W) -> [Lanes<f64, W>; 2] {
-        let mut totals = [Lanes::zero(simd); 2];
+    fn totals<W: Simd<f64>>(&mut self, simd: W) -> [Lanes<f64, W>; N] {
+        let mut totals = [Lanes::zero(simd); N];
         for (total, blocks) in totals.iter_mut().zip(&mut self.0) {
             let mut lanes = [Lanes::zero(simd); ROWS_AT_ONCE];
             simd.transpose(
@@ -277,71 +295,108 @@ impl BlockSums {
         }
         totals
     }
-
-    /// Of rows of `f32` the sums of `x - shift` and of its squares, and the shift, which is not 0 where the mean is large and
-    /// is to be subtracted.
-    #[inline(always)]
-    pub(crate) fn moments<'a, T: Float, S: Simd<T>>(
-        &mut self,
-        simd: S,
-        rows: impl Iterator<Item = &'a [T]> + Clone,
-        center: Center,
-        count: f64,
-    ) -> BlockMoments<S::Wide> {
-        for (i, x) in rows.clone().enumerate() {
-            self.put(i, plain_sums(simd, x));
-        }
-        let [sum, squares] = self.totals(simd.wide());
-        let moments = BlockMoments { shift: sum.all(0.0), sum, squares };
-        let is_centered = moments.are_centered(count);
-        if center != Center::Mean || is_centered.all() {
-            return moments;
-        }
-        let shifts = is_centered.select(sum.all(0.0), sum / sum.all(count)).store();
-        let shifts = shifts.map(|shift| T::from(shift).unwrap_or_else(T::nan));
-        let (bits, scale) = (T::from_bits(u64::MAX), T::one());
-        for ((i, x), &shift) in rows.enumerate().zip(&shifts) {
-            if !shift.is_zero() {
-                self.put_totals(i, &outline_rare(simd, ShiftedSums { x, bits, scale, shift }));
-            }
-        }
-        let shifts = shifts.map(|shift| shift.to_f64().unwrap_or(f64::NAN));
-        let [sum, squares] = self.totals(simd.wide());
-        BlockMoments { shift: Lanes::load(simd.wide(), &shifts), sum, squares }
-    }
-
-    /// Of rows of `f32` the sums of `a b` and of `a b (x - shift)`.
-    #[inline(always)]
-    pub(crate) fn products<'a, T: Float, S: Simd<T>>(
-        &mut self,
-        simd: S,
-        rows: impl Iterator<Item = [&'a [T]; 3]>,
-        shift: Lanes<f64, S::Wide>,
-    ) -> [Lanes<f64, S::Wide>; 2] {
-        let shifts = shift.store();
-        for ((i, operands), &shift) in rows.enumerate().zip(&shifts) {
-            self.put(i, plain_products(simd, operands, shift));
-        }
-        self.totals(simd.wide())
-    }
 }
 
-/// The sums over a block of rows.
+/// The sums over each of a block of rows of `f32`.
 pub(crate) struct BlockMoments<W: Simd<f64>> {
-    pub(crate) shift: Lanes<f64, W>,
+    pub(crate) count: f64,
+    /// The mean, rounded to `f32`, where it is large and to be subtracted; else 0.
+    shift: Lanes<f64, W>,
     /// Of `x - shift`.
-    pub(crate) sum: Lanes<f64, W>,
+    sum: Lanes<f64, W>,
     /// Of its squares.
     pub(crate) squares: Lanes<f64, W>,
 }
 
 impl<W: Simd<f64>> BlockMoments<W> {
-    /// See [`Moments::is_centered`].
     #[inline(always)]
-    fn are_centered(&self, count: f64) -> Mask<f64, W> {
-        let Self { sum, squares, .. } = *self;
-        (sum * sum).le(squares * sum.all(count) * sum.all(CENTERED))
+    pub(crate) fn of<'a, T: Float, S: Simd<T, Wide = W>>(
+        simd: S,
+        rows: impl Iterator<Item = &'a [T]> + Clone,
+        center: Center,
+    ) -> Self {
+        let (mut sums, mut count) = (BlockSums::<2>::new(), 0.0);
+        for (i, x) in rows.clone().enumerate() {
+            sums.put(i, plain_sums(simd, x));
+            count = as_f64(x.len());
+        }
+        let [sum, squares] = sums.totals(simd.wide());
+        let moments = Self { count, shift: sum.all(0.0), sum, squares };
+        let Some(shifts) = moments.shifts::<T>(center) else { return moments };
+        for ((i, x), &shift) in rows.enumerate().zip(&shifts) {
+            if !shift.is_zero() {
+                sums.replace(0, i, &shifted_sums(simd, x, shift));
+            }
+        }
+        let [sum, squares] = sums.totals(simd.wide());
+        Self { count, shift: load_shifts(simd.wide(), shifts), sum, squares }
     }
+
+    /// The same of `x`, and the sums of `a b` and of `a b (x - shift)`.
+    #[inline(always)]
+    pub(crate) fn with_products<'a, T: Float, S: Simd<T, Wide = W>>(
+        simd: S,
+        rows: impl Iterator<Item = [&'a [T]; 3]> + Clone,
+        center: Center,
+    ) -> (Self, [Lanes<f64, W>; 2]) {
+        let (mut sums, mut count) = (BlockSums::<4>::new(), 0.0);
+        for (i, operands) in rows.clone().enumerate() {
+            sums.put(i, plain_sums_and_products(simd, operands));
+            count = as_f64(operands[0].len());
+        }
+        let [sum, squares, products, along] = sums.totals(simd.wide());
+        let moments = Self { count, shift: sum.all(0.0), sum, squares };
+        let Some(shifts) = moments.shifts::<T>(center) else { return (moments, [products, along]) };
+        for ((i, operands), &shift) in rows.enumerate().zip(&shifts) {
+            if !shift.is_zero() {
+                sums.replace(0, i, &shifted_sums(simd, operands[2], shift));
+                sums.replace(2, i, &outline_rare(simd, ProductSums { operands, scales: [T::one(); 3], shift }));
+            }
+        }
+        let [sum, squares, products, along] = sums.totals(simd.wide());
+        (Self { count, shift: load_shifts(simd.wide(), shifts), sum, squares }, [products, along])
+    }
+
+    /// What is to be subtracted from the elements of each row, if anything is: see [`Moments::is_centered`].
+    #[inline(always)]
+    fn shifts<T: Float>(&self, center: Center) -> Option<[T; ROWS_AT_ONCE]> {
+        let Self { count, sum, squares, .. } = *self;
+        let count = sum.all(count);
+        let is_centered = (sum * sum).le(squares * count * sum.all(CENTERED));
+        if center != Center::Mean || is_centered.all() {
+            return None;
+        }
+        let shifts = is_centered.select(sum.all(0.0), sum / count).store();
+        Some(shifts.map(|shift| T::from(shift).unwrap_or_else(T::nan)))
+    }
+
+    /// The mean of `x - shift`.
+    #[inline(always)]
+    pub(crate) fn mean_difference(&self) -> Lanes<f64, W> {
+        self.sum / self.sum.all(self.count)
+    }
+
+    /// The mean of `x`.
+    #[inline(always)]
+    pub(crate) fn mean(&self) -> Lanes<f64, W> {
+        self.shift + self.mean_difference()
+    }
+
+    /// The sum of the squares of `x - mean`.
+    #[inline(always)]
+    pub(crate) fn deviations(&self) -> Lanes<f64, W> {
+        (self.squares - self.sum * self.mean_difference()).larger(self.sum.all(0.0))
+    }
+}
+
+#[inline(always)]
+fn load_shifts<T: Float, W: Simd<f64>>(simd: W, shifts: [T; ROWS_AT_ONCE]) -> Lanes<f64, W> {
+    Lanes::load(simd, &shifts.map(|shift| shift.to_f64().unwrap_or(f64::NAN)))
+}
+
+#[inline(always)]
+fn shifted_sums<T: Float, S: Simd<T>>(simd: S, x: &[T], shift: T) -> Sums {
+    outline_rare(simd, ShiftedSums { x, bits: T::from_bits(u64::MAX), scale: T::one(), shift })
 }
 
 #[inline(always)]

@@ -1,16 +1,16 @@
 //! The kernel of the gradients of what becomes of a row by its own sums, where the upstream gradient has a row for each.
 
-use alloc::vec;
 use alloc::vec::Vec;
+use core::ops::Range;
 
+use crate::column_sums::{AddRows, ColumnSums, Summand};
 use crate::finite::Watch;
 use crate::float::{Float, Format};
 use crate::kernel::{Join, Kernel, outline};
 use crate::lanes::Lanes;
 use crate::line::{Line, Lines, inverse_power, narrow, power_below, scale_within_range};
 use crate::long::Long;
-use crate::moments::{BlockMoments, BlockSums, Center, Moments, as_f64, exponent, products};
-use crate::reduce::TwoTerm;
+use crate::moments::{BlockMoments, Center, Moments, ROWS_AT_ONCE, exponent, products};
 use crate::row_map::{dot, rewrite};
 use crate::rows::{each_run, rows_at_once};
 use crate::scaled::power;
@@ -103,12 +103,11 @@ impl Combinations {
         moments: &BlockMoments<W>,
         standards: &Standards<W>,
         [sum, products]: [Lanes<f64, W>; 2],
-        count: f64,
     ) -> Self {
         let &Standards { mean, rate, is_own, is_usual } = standards;
-        let (zero, count) = (sum.all(0.0), sum.all(count));
+        let (zero, count) = (sum.all(0.0), sum.all(moments.count));
         let (along, k) = match unit {
-            Unit::Deviation(_) => ((products - moments.sum / count * sum) / count, -(sum / count * rate)),
+            Unit::Deviation(_) => ((products - moments.mean_difference() * sum) / count, -(sum / count * rate)),
             Unit::RootMeanSquare(_) => (products / count, zero),
             Unit::Norm(_) => (products, zero),
         };
@@ -170,72 +169,6 @@ impl<T: Float> Kernel for WriteCombined<'_, T> {
     }
 }
 
-/// Sums over rows, one for each column, in two terms: of `dy` times the normalised row, and of `dy`.
-#[derive(Clone, Debug)]
-pub(crate) struct Columns<T> {
-    sums: [Vec<T>; 4],
-}
-
-impl<T: Float> Columns<T> {
-    fn new(cols: usize) -> Self {
-        Self { sums: [(); 4].map(|()| vec![T::zero(); cols]) }
-    }
-
-    /// Adds the sums of the rows that follow.
-    pub(crate) fn add(&mut self, b: &Self) {
-        for pair in [0, 2] {
-            for j in 0..self.sums[0].len() {
-                let joined = self.terms(pair, j).join(b.terms(pair, j));
-                (self.sums[pair][j], self.sums[pair + 1][j]) = (joined.sum, joined.error);
-            }
-        }
-    }
-
-    fn terms(&self, pair: usize, j: usize) -> TwoTerm<T> {
-        TwoTerm { sum: self.sums[pair][j], error: self.sums[pair + 1][j] }
-    }
-
-    /// The sums of products, and those of `dy`; where they are not finite by the rules of IEEE 754.
-    pub(crate) fn values(&self) -> [impl Iterator<Item = T>; 2] {
-        let value = |terms: TwoTerm<T>| if terms.sum.is_finite() { terms.value() } else { terms.sum };
-        [0, 2].map(|pair| (0..self.sums[0].len()).map(move |j| value(self.terms(pair, j))))
-    }
-}
-
-/// Adds a row to sums of columns.
-#[derive(Debug)]
-struct AddToColumns<'a, T> {
-    line: Line<T>,
-    scale: T,
-    x: &'a [T],
-    dy: &'a [T],
-    columns: &'a mut Columns<T>,
-}
-
-impl<T: Float> Kernel for AddToColumns<'_, T> {
-    type Elem = T;
-    type Output = ();
-
-    #[inline(always)]
-    fn run<S: Simd<T>>(self, simd: S) {
-        let Self { line, scale, x, dy, columns } = self;
-        let sums = columns.sums.each_mut().map(Vec::as_mut_slice);
-        sweep(
-            simd,
-            [x, dy],
-            sums,
-            #[inline(always)]
-            |[x, dy], [product, product_error, sum, sum_error]| {
-                let dy = dy * dy.all(scale);
-                let (term, error) = dy.two_mul(line.apply(x));
-                let (product, rounding) = product.two_sum(term);
-                let (sum, sum_rounding) = sum.two_sum(dy);
-                [product, product_error + (rounding + error), sum, sum_error + sum_rounding]
-            },
-        );
-    }
-}
-
 /// The kernel of every gradient by a row that the upstream gradient has a row for.
 #[derive(Debug)]
 pub struct RowGradient<'a, T> {
@@ -245,8 +178,8 @@ pub struct RowGradient<'a, T> {
     pub(crate) weight: &'a [T],
     /// The exponent of the largest weight.
     pub(crate) weight_exponent: i32,
-    /// What the terms of the sums of columns are multiplied by, if these are wanted.
-    pub(crate) columns: Option<T>,
+    /// What the terms of the sums of columns are multiplied by in `f64`, if these are wanted.
+    pub(crate) columns: Option<f64>,
     pub(crate) dx: MatMut<'a, T>,
 }
 
@@ -255,70 +188,41 @@ const PIECE: usize = 256;
 
 /// What [`RowGradient`] tells.
 #[derive(Debug)]
-pub struct Gradients<T> {
+pub struct Gradients {
     /// All of `dx` is finite.
     pub(crate) finite: bool,
     /// Of the pieces, in order.
-    pub(crate) columns: Vec<Columns<T>>,
+    pub(crate) columns: Vec<ColumnSums>,
 }
 
-impl<T: Send> Join for Gradients<T> {
+impl Join for Gradients {
     fn join(self, b: Self) -> Self {
         Self { finite: self.finite && b.finite, columns: self.columns.join(b.columns) }
     }
 }
 
-impl<T: Float> Gradients<T> {
-    /// Takes note of row `i`, how it is normalised, and whether its gradient is finite; its terms of the sums of columns are
-    /// multiplied by the scale, if these are wanted.
-    #[inline(always)]
-    fn see<S: Simd<T>>(
-        &mut self,
-        simd: S,
-        i: usize,
-        row: Row<'_, T>,
-        (line, is_finite): (Line<T>, bool),
-        scale: Option<T>,
-    ) {
-        self.finite &= is_finite;
-        let Some(scale) = scale else { return };
-        if i % PIECE == 0 {
-            self.columns.push(Columns::new(row.x.len()));
-        }
-        if let Some(columns) = self.columns.last_mut() {
-            outline(simd, AddToColumns { line, scale, x: row.x, dy: row.g, columns });
-        }
-    }
-}
-
 impl<T: Float> Kernel for RowGradient<'_, T> {
     type Elem = T;
-    type Output = Gradients<T>;
+    type Output = Gradients;
 
     #[inline(always)]
-    fn run<S: Simd<T>>(self, simd: S) -> Gradients<T> {
+    fn run<S: Simd<T>>(self, simd: S) -> Gradients {
         let Self { of, inputs, weight, weight_exponent, columns, dx } = self;
         let mut seen = Gradients { finite: true, columns: Vec::new() };
         each_run(
             inputs,
             dx,
             #[inline(always)]
-            |start, inputs, mut dx| {
-                let rows = Rows { of, inputs, weight, weight_exponent };
-                if let GradientOf::Unit(unit) = of
-                    && T::PRODUCTS_FIT_F64
-                {
-                    rows.unit_gradients(
-                        simd,
-                        unit,
-                        dx,
-                        #[inline(always)]
-                        |i, written| seen.see(simd, start + i, rows.row(i), written, columns),
-                    );
-                } else {
-                    for i in 0..dx.rows() {
-                        let written = rows.row(i).gradient(simd, dx.row_mut(i).unwrap_or_default());
-                        seen.see(simd, start + i, rows.row(i), written, columns);
+            |first, inputs, mut dx| {
+                let operands = Operands { of, inputs, weight, weight_exponent };
+                // A power of two: it divides a piece. Some, if columns are summed: their sums fill the cache.
+                let at_once = (1 << rows_at_once::<f64>(dx.cols()).ilog2()).max(if columns.is_some() { 4 } else { 1 });
+                for start in (0..dx.rows()).step_by(at_once) {
+                    let rows = start..dx.rows().min(start + at_once);
+                    let mut lines = [Line::nan(); ROWS_AT_ONCE];
+                    seen.finite &= operands.write(simd, rows.clone(), &mut dx, &mut lines);
+                    if let Some(scale) = columns {
+                        seen.add_to_columns(simd, first + start, operands.rows(rows), &lines, scale);
                     }
                 }
             },
@@ -343,55 +247,94 @@ impl<T: Float> Kernel for RowGradient<'_, T> {
     }
 }
 
+impl Gradients {
+    /// Adds rows, of which the first has this number.
+    #[inline(always)]
+    fn add_to_columns<'a, T: Float, S: Simd<T>>(
+        &mut self,
+        simd: S,
+        first: usize,
+        rows: impl Iterator<Item = Row<'a, T>>,
+        lines: &[Line<T>],
+        scale: f64,
+    ) {
+        let mut summands = [Summand { line: Line::nan(), x: &[], dy: &[] }; ROWS_AT_ONCE];
+        let mut len = 0;
+        for ((summand, row), &line) in summands.iter_mut().zip(rows).zip(lines) {
+            *summand = Summand { line, x: row.x, dy: row.g };
+            len += 1;
+        }
+        if first.is_multiple_of(PIECE) {
+            self.columns.push(ColumnSums::new::<T>(summands[0].x.len()));
+        }
+        if let Some(sums) = self.columns.last_mut() {
+            outline(simd, AddRows { rows: &summands[..len], scale, sums });
+        }
+    }
+}
+
 /// The operands of some rows.
 #[derive(Clone, Copy)]
-struct Rows<'a, T> {
+struct Operands<'a, T> {
     of: GradientOf<T>,
     inputs: [MatRef<'a, T>; 3],
     weight: &'a [T],
     weight_exponent: i32,
 }
 
-impl<'a, T: Float> Rows<'a, T> {
+impl<'a, T: Float> Operands<'a, T> {
     #[inline(always)]
-    fn row(self, i: usize) -> Row<'a, T> {
+    fn rows(self, rows: Range<usize>) -> impl Iterator<Item = Row<'a, T>> + Clone {
         let Self { of, inputs, weight, weight_exponent } = self;
-        let [x, g, factor] = inputs.map(|x| x.row(i).unwrap_or_default());
-        Row { of, x, g, weight, weight_exponent, factor: factor[0] }
+        rows.map(
+            #[inline(always)]
+            move |i| {
+                let [x, g, factor] = inputs.map(|x| x.row(i).unwrap_or_default());
+                Row { of, x, g, weight, weight_exponent, factor: factor[0] }
+            },
+        )
     }
 
-    /// Gradients of the normalisation of rows of `f32`, some at once.
+    /// Writes the gradients of rows, no more than a block of `f64` has lanes, and how each is normalised; whether all are
+    /// finite.
     #[inline(always)]
-    fn unit_gradients<S: Simd<T>>(
+    fn write<S: Simd<T>>(
         self,
         simd: S,
-        unit: Unit<T>,
-        mut dx: MatMut<'_, T>,
-        mut see: impl FnMut(usize, (Line<T>, bool)),
-    ) {
-        let [x, ..] = self.inputs;
-        let (count, at_once) = (as_f64(x.cols()), rows_at_once::<f64>(2 * x.cols()));
-        let mut sums = BlockSums::new();
-        for start in (0..x.rows()).step_by(at_once) {
-            let rows = (start..x.rows().min(start + at_once)).map(
+        rows: Range<usize>,
+        dx: &mut MatMut<'_, T>,
+        lines: &mut [Line<T>; ROWS_AT_ONCE],
+    ) -> bool {
+        let mut combined = [None; ROWS_AT_ONCE];
+        if let GradientOf::Unit(unit) = self.of
+            && T::PRODUCTS_FIT_F64
+        {
+            let operands = self.rows(rows.clone()).map(
                 #[inline(always)]
-                |i| self.row(i),
+                |row| [row.g, row.weight, row.x],
             );
-            let moments = sums.moments(simd, rows.clone().map(|row| row.x), unit.center(), count);
-            let operands = rows.clone().map(|row| [row.g, row.weight, row.x]);
-            let products = sums.products(simd, operands, moments.shift);
-            let standards = unit.standards(&moments, count);
-            let combinations = Combinations::new(unit, &moments, &standards, products, count);
-            let lines = Lines::new::<T, _>(standards.mean, standards.rate);
-            for (i, row) in rows.enumerate() {
-                let dx = dx.row_mut(start + i).unwrap_or_default();
-                let combined = combinations.row(i);
-                let is_done = combined.is_some_and(|combined| {
-                    WriteCombined { combined, rows: [row.g, row.weight, row.x], dx: &mut *dx }.run(simd)
-                });
-                see(start + i, if is_done { (lines.line(i), true) } else { row.gradient_apart(simd, dx) });
+            let (moments, products) = BlockMoments::with_products(simd, operands, unit.center());
+            let standards = unit.standards(&moments);
+            let combinations = Combinations::new(unit, &moments, &standards, products);
+            let normalised = Lines::new::<T, _>(standards.mean, standards.rate);
+            for i in 0..rows.len() {
+                (combined[i], lines[i]) = (combinations.row(i), normalised.line(i));
             }
         }
+        let mut is_finite = true;
+        for ((i, row), (combined, line)) in rows.clone().zip(self.rows(rows)).zip(combined.into_iter().zip(lines)) {
+            let dx = dx.row_mut(i).unwrap_or_default();
+            let is_done = combined.is_some_and(
+                #[inline(always)]
+                |combined| WriteCombined { combined, rows: [row.g, row.weight, row.x], dx: &mut *dx }.run(simd),
+            );
+            if !is_done {
+                let written = row.gradient(simd, dx);
+                is_finite &= written.1;
+                *line = written.0;
+            }
+        }
+        is_finite
     }
 }
 
@@ -407,15 +350,9 @@ struct Row<'a, T> {
 }
 
 impl<T: Float> Row<'_, T> {
-    /// A row that the usual way is not made for.
+    /// Writes the gradient of any row and says how it is normalised, and whether all is finite.
     #[cold]
     #[inline(never)]
-    fn gradient_apart<S: Simd<T>>(self, simd: S, dx: &mut [T]) -> (Line<T>, bool) {
-        self.gradient(simd, dx)
-    }
-
-    /// Writes the gradient and says how the row is normalised, and whether all is finite.
-    #[inline(always)]
     fn gradient<S: Simd<T>>(self, simd: S, dx: &mut [T]) -> (Line<T>, bool) {
         self.write(simd, &mut *dx).unwrap_or_else(|| {
             dx.fill(T::nan());

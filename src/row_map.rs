@@ -6,10 +6,10 @@ use crate::float::Float;
 use crate::kernel::{Join, Kernel, outline};
 use crate::line::{Line, Lines, WriteLine};
 use crate::long::Long;
-use crate::moments::{BlockSums, Center, Moments, as_f64, products};
+use crate::moments::{BlockMoments, Center, Moments, products};
 use crate::rows::{RowFormula, RowsSeen, apply, row_by_row, rows_at_once};
 use crate::simd::Simd;
-use crate::unit::{Standard, Standards, Unit};
+use crate::unit::{Standard, Unit};
 use crate::view::{MatMut, MatRef};
 
 /// What a row is mapped to.
@@ -161,19 +161,19 @@ impl<T: Float> RowMap<'_, T> {
         mut y: MatMut<'_, T>,
     ) -> RowsSeen {
         let Self { weight, bias, .. } = self;
-        let (count, at_once) = (as_f64(x.cols()), rows_at_once::<f64>(x.cols()));
-        let (mut sums, mut seen) = (BlockSums::new(), RowsSeen::finite(true));
+        let (at_once, mut seen) = (rows_at_once::<f64>(x.cols()), RowsSeen::finite(true));
         for start in (0..x.rows()).step_by(at_once) {
             let rows = start..x.rows().min(start + at_once);
-            let each_x = rows.clone().map(|i| x.row(i).unwrap_or_default());
-            let moments = sums.moments(simd, each_x.clone(), unit.center(), count);
-            let Standards { mean, rate, is_usual, .. } = unit.standards(&moments, count);
-            let (lines, usual) = (Lines::new::<T, _>(mean, rate), is_usual.numbers());
-            for ((i, x), is_usual) in rows.zip(each_x).zip(usual) {
-                let y = y.row_mut(i).unwrap_or_default();
-                let is_done =
-                    is_usual == 1.0 && WriteLine { line: lines.line(i - start), x, weight, bias, y: &mut *y }.run(simd);
-                if !is_done {
+            let each_x = rows.clone().map(
+                #[inline(always)]
+                |i| x.row(i).unwrap_or_default(),
+            );
+            let standards = unit.standards(&BlockMoments::of(simd, each_x.clone(), unit.center()));
+            let (lines, usual) = (Lines::new::<T, _>(standards.mean, standards.rate), standards.is_usual.numbers());
+            for (i, x) in rows.zip(each_x) {
+                let (line, y) = (lines.line(i - start), y.row_mut(i).unwrap_or_default());
+                let is_usual = usual[i - start] == 1.0;
+                if !(is_usual && WriteLine { line, x, weight, bias, y: &mut *y }.run(simd)) {
                     seen = seen.join(self.apply_apart(simd, [x, other.row(i).unwrap_or_default()], y));
                 }
             }

@@ -57,18 +57,16 @@ pub(crate) struct Standards<W: Simd<f64>> {
 }
 
 impl<T: Float> Unit<T> {
-    /// For rows of so many elements.
     #[inline(always)]
-    pub(crate) fn standards<W: Simd<f64>>(self, moments: &BlockMoments<W>, count: f64) -> Standards<W> {
-        let BlockMoments { shift, sum, squares } = *moments;
-        let (zero, one, count) = (sum.all(0.0), sum.all(1.0), sum.all(count));
-        let all = |eps: T| sum.all(eps.to_f64().unwrap_or(f64::NAN));
+    pub(crate) fn standards<W: Simd<f64>>(self, moments: &BlockMoments<W>) -> Standards<W> {
+        let squares = moments.squares;
+        let (zero, one, count) = (squares.all(0.0), squares.all(1.0), squares.all(moments.count));
+        let all = |eps: T| squares.all(eps.to_f64().unwrap_or(f64::NAN));
         let always = zero.eq(zero);
         let (mean, norm, is_own) = match self {
             Self::Deviation(eps) => {
-                let difference = sum / count;
-                let deviations = (squares - sum * difference).larger(zero);
-                (shift + difference, (deviations / count + all(eps)).sqrt(), always)
+                let variance = moments.deviations() / count;
+                (moments.mean(), (variance + all(eps)).sqrt(), always)
             }
             Self::RootMeanSquare(eps) => (zero, (squares / count + all(eps)).sqrt(), always),
             Self::Norm(eps) => {

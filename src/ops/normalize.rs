@@ -3,12 +3,14 @@
 use alloc::borrow::Cow;
 use alloc::vec;
 
+use crate::column_sums::ColumnSums;
 use crate::error::{Error, Result, check_len, check_shape};
 use crate::finite::{Operand, diagnose, overflow_or_invalid};
 use crate::float::Float;
 use crate::kernel::launch;
+use crate::line::narrow;
 use crate::reduce::MaxAbs;
-use crate::row_gradient::{Columns, GradientOf, RowGradient};
+use crate::row_gradient::{GradientOf, RowGradient};
 use crate::row_map::{RowFunction, RowMap, map_rows};
 use crate::rows::apply;
 use crate::scaled::{ldexp, power, scaling_exponent};
@@ -396,9 +398,9 @@ fn backward<T: Float>(
         let is_finite = write_columns(&seen.columns, shift, [dw.as_deref_mut(), db.as_deref_mut()]);
         Ok(seen.finite && is_finite)
     };
-    // Partial sums may overflow though the sums do not: then once more, scaled.
+    // Partial sums of f64 may overflow though the sums do not: then once more, scaled.
     let headroom = (usize::BITS - x.rows().leading_zeros()) + (usize::BITS - x.cols().leading_zeros()) / 2 + 2;
-    if sums(0)? || sums(headroom.cast_signed())? {
+    if sums(0)? || (!T::PRODUCTS_FIT_F64 && sums(headroom.cast_signed())?) {
         return Ok(());
     }
     let (dx, dy) = (dx.as_ref(), Operand::matrix("dy", dy));
@@ -411,17 +413,17 @@ fn backward<T: Float>(
 
 /// Adds the sums of pieces in order and writes them times `2^shift`, scaled ones in place of what is not finite alone;
 /// whether all that was wanted is finite.
-fn write_columns<T: Float>(pieces: &[Columns<T>], shift: i32, wanted: [Option<&mut [T]>; 2]) -> bool {
-    let Some((first, rest)) = pieces.split_first() else { return true };
-    let mut total = first.clone();
-    rest.iter().for_each(|piece| total.add(piece));
+fn write_columns<T: Float>(pieces: &[ColumnSums], shift: i32, wanted: [Option<&mut [T]>; 2]) -> bool {
     let mut is_finite = true;
-    for (sums, values) in wanted.into_iter().zip(total.values()) {
-        for (sum, value) in sums.into_iter().flatten().zip(values) {
-            if shift == 0 || !sum.is_finite() {
-                *sum = ldexp(value, shift);
+    for (which, sums) in wanted.into_iter().enumerate() {
+        for (j, sums) in sums.into_iter().flat_map(|sums| sums.chunks_mut(T::LANES)).enumerate() {
+            let totals = ColumnSums::totals::<T>(pieces, which, j);
+            for (sum, total) in sums.iter_mut().zip(totals) {
+                if shift == 0 || !sum.is_finite() {
+                    *sum = narrow(ldexp(total.value_or_infinity(), shift));
+                }
+                is_finite &= sum.is_finite();
             }
-            is_finite &= sum.is_finite();
         }
     }
     is_finite
