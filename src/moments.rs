@@ -370,6 +370,12 @@ impl<W: Simd<f64>> BlockMoments<W> {
         Some(shifts.map(|shift| T::from(shift).unwrap_or_else(T::nan)))
     }
 
+    /// Of which rows all elements are finite.
+    #[inline(always)]
+    pub(crate) fn are_finite(&self) -> Mask<f64, W> {
+        self.squares.lt(self.squares.all(f64::INFINITY))
+    }
+
     /// The mean of `x - shift`.
     #[inline(always)]
     pub(crate) fn mean_difference(&self) -> Lanes<f64, W> {

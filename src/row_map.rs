@@ -2,14 +2,15 @@
 //! [`moments`](crate::moments), what is worked out from them once for a row is in [`Long`] numbers.
 
 use crate::error::Result;
-use crate::float::Float;
+use crate::float::{Float, Format};
 use crate::kernel::{Join, Kernel, outline};
-use crate::line::{Line, Lines, WriteLine};
+use crate::lanes::Lanes;
+use crate::line::{Line, Lines, WriteLine, narrow};
 use crate::long::Long;
-use crate::moments::{BlockMoments, Center, Moments, products};
+use crate::moments::{BlockMoments, Center, Moments, as_f64, products};
 use crate::rows::{RowFormula, RowsSeen, apply, row_by_row, rows_at_once};
 use crate::simd::Simd;
-use crate::unit::{Standard, Unit};
+use crate::unit::{Standard, Standards, Unit};
 use crate::view::{MatMut, MatRef};
 
 /// What a row is mapped to.
@@ -84,6 +85,45 @@ impl<T: Float> RowFunction<T> {
     }
 }
 
+impl<T: Float> RowFunction<T> {
+    /// What to write to each of a block of rows of `f32`, `g` being the upstream gradients: see [`Self::plan`].
+    #[inline(always)]
+    fn block_plan<S: Simd<T>>(self, moments: &BlockMoments<S::Wide>, g: Lanes<f64, S::Wide>) -> BlockPlan {
+        let zero = g.all(0.0);
+        let free = |ddof| g.all(moments.count - as_f64(ddof));
+        let always = zero.eq(zero);
+        let are_finite = moments.are_finite();
+        let values = |values: Lanes<f64, S::Wide>| BlockPlan::Values(values.store(), are_finite.numbers());
+        let (mean, factor, is_usual) = match self {
+            Self::Mean => return values(moments.mean()),
+            Self::Variance(ddof) => return values(moments.deviations() / free(ddof)),
+            Self::Std(ddof) => return values((moments.deviations() / free(ddof)).sqrt()),
+            Self::L1Norm | Self::L2Norm | Self::Cosine => return values(moments.squares.sqrt()),
+            Self::VarianceGradient(ddof) => (moments.mean(), (g + g) / free(ddof), always),
+            Self::StdGradient(ddof) => {
+                let std = (moments.deviations() / free(ddof)).sqrt();
+                (moments.mean(), g / free(ddof) / std, zero.lt(std))
+            }
+            Self::L2NormGradient => {
+                let norm = moments.squares.sqrt();
+                (zero, g / norm, zero.lt(norm))
+            }
+            Self::Unit(unit) => {
+                let Standards { mean, rate, is_usual, .. } = unit.standards(moments);
+                (mean, rate, is_usual)
+            }
+        };
+        BlockPlan::Lines(Lines::new::<T, _>(mean, factor), (is_usual & are_finite).numbers())
+    }
+}
+
+/// What each of a block of rows is overwritten with, and 1 where the numbers of `f64` are enough.
+enum BlockPlan {
+    /// One number.
+    Values(<f64 as Format>::Block, <f64 as Format>::Block),
+    Lines(Lines, <f64 as Format>::Block),
+}
+
 /// What a row is overwritten with.
 enum Plan<T> {
     /// One number.
@@ -143,38 +183,45 @@ impl<T: Float> RowFormula<T, 2> for RowMap<'_, T> {
 
     #[inline(always)]
     fn apply_to_run<S: Simd<T>>(self, simd: S, x: [MatRef<'_, T>; 2], y: MatMut<'_, T>) -> RowsSeen {
-        match self.map {
-            RowFunction::Unit(unit) if T::PRODUCTS_FIT_F64 => self.normalize(simd, unit, x, y),
-            _ => row_by_row(self, simd, x, y),
+        if T::PRODUCTS_FIT_F64 && !matches!(self.map, RowFunction::L1Norm | RowFunction::Cosine) {
+            self.apply_to_blocks(simd, x, y)
+        } else {
+            row_by_row(self, simd, x, y)
         }
     }
 }
 
 impl<T: Float> RowMap<'_, T> {
-    /// Normalises rows of `f32`, some at once.
+    /// Maps rows of `f32`, some at once.
     #[inline(always)]
-    fn normalize<S: Simd<T>>(
-        self,
-        simd: S,
-        unit: Unit<T>,
-        [x, other]: [MatRef<'_, T>; 2],
-        mut y: MatMut<'_, T>,
-    ) -> RowsSeen {
-        let Self { weight, bias, .. } = self;
+    fn apply_to_blocks<S: Simd<T>>(self, simd: S, [x, g]: [MatRef<'_, T>; 2], mut y: MatMut<'_, T>) -> RowsSeen {
+        let Self { map, weight, bias } = self;
         let (at_once, mut seen) = (rows_at_once::<f64>(x.cols()), RowsSeen::finite(true));
         for start in (0..x.rows()).step_by(at_once) {
-            let rows = start..x.rows().min(start + at_once);
-            let each_x = rows.clone().map(
+            let rows = (start..x.rows().min(start + at_once)).map(
                 #[inline(always)]
-                |i| x.row(i).unwrap_or_default(),
+                |i| [x, g].map(|x| x.row(i).unwrap_or_default()),
             );
-            let standards = unit.standards(&BlockMoments::of(simd, each_x.clone(), unit.center()));
-            let (lines, usual) = (Lines::new::<T, _>(standards.mean, standards.rate), standards.is_usual.numbers());
-            for (i, x) in rows.zip(each_x) {
-                let (line, y) = (lines.line(i - start), y.row_mut(i).unwrap_or_default());
-                let is_usual = usual[i - start] == 1.0;
-                if !(is_usual && WriteLine { line, x, weight, bias, y: &mut *y }.run(simd)) {
-                    seen = seen.join(self.apply_apart(simd, [x, other.row(i).unwrap_or_default()], y));
+            let moments = BlockMoments::of(simd, rows.clone().map(|[x, _]| x), map.center());
+            let mut upstream = f64::fill(0.0);
+            for (upstream, [_, g]) in upstream.iter_mut().zip(rows.clone()) {
+                *upstream = g[0].to_f64().unwrap_or(f64::NAN);
+            }
+            let plan = map.block_plan::<S>(&moments, Lanes::load(simd.wide(), &upstream));
+            for (i, [x, g]) in rows.enumerate() {
+                let y = y.row_mut(start + i).unwrap_or_default();
+                let is_done = match &plan {
+                    BlockPlan::Values(values, usual) => {
+                        let value: T = narrow(values[i]);
+                        y.fill(value);
+                        usual[i] == 1.0 && value.is_finite()
+                    }
+                    BlockPlan::Lines(lines, usual) => {
+                        usual[i] == 1.0 && WriteLine { line: lines.line(i), x, weight, bias, y: &mut *y }.run(simd)
+                    }
+                };
+                if !is_done {
+                    seen = seen.join(self.apply_apart(simd, [x, g], y));
                 }
             }
         }

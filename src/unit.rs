@@ -74,7 +74,6 @@ impl<T: Float> Unit<T> {
                 (zero, norm.larger(eps), eps.lt(norm))
             }
         };
-        let is_usual = zero.lt(norm) & squares.lt(zero.all(f64::INFINITY));
-        Standards { mean, rate: one / norm, is_own, is_usual }
+        Standards { mean, rate: one / norm, is_own, is_usual: zero.lt(norm) & moments.are_finite() }
     }
 }
