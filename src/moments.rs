@@ -220,34 +220,35 @@ fn plain_sums<T: Float, S: Simd<T>>(simd: S, x: &[T]) -> [Extended<T, S>; 2] {
 
 /// [`plain_sums`] of `x`, and the sums of `a b` and of `a b x`.
 #[inline(always)]
-fn plain_sums_and_products<T: Float, S: Simd<T>>(simd: S, operands: [&[T]; 3]) -> [Extended<T, S>; 4] {
-    let [(a, a_tail), (b, b_tail), (x, x_tail)] = operands.map(T::blocks);
-    let mut sums = [Extended::zero(simd); 4];
+fn plain_sums_and_products<T: Float, S: Simd<T>>(simd: S, [a, b, x]: [&[T]; 3]) -> [Extended<T, S>; 4] {
+    let ((a, a_tail), (b, b_tail), (x, x_tail)) = (T::blocks(a), T::blocks(b), T::blocks(x));
+    let zero = Extended::zero(simd);
+    let mut sums = MomentsAndProducts { sum: zero, squares: zero, products: zero, along: zero };
     for ((a, b), x) in a.iter().zip(b).zip(x) {
-        sums = with_products(
-            sums,
-            [a, b, x].map(
-                #[inline(always)]
-                |block| Extended::of_block(simd, block),
-            ),
-        );
+        sums.add(Extended::of_block(simd, a), Extended::of_block(simd, b), Extended::of_block(simd, x));
     }
-    with_products(
-        sums,
-        [a_tail, b_tail, x_tail].map(
-            #[inline(always)]
-            |tail| Extended::of(load_tail(simd, tail, T::zero())),
-        ),
-    )
+    let zero = T::zero();
+    let (a, b, x) = (load_tail(simd, a_tail, zero), load_tail(simd, b_tail, zero), load_tail(simd, x_tail, zero));
+    sums.add(Extended::of(a), Extended::of(b), Extended::of(x));
+    let MomentsAndProducts { sum, squares, products, along } = sums;
+    [sum, squares, products, along]
 }
 
-#[inline(always)]
-fn with_products<T: Float, S: Simd<T>>(
-    [sum, squares, products, along]: [Extended<T, S>; 4],
-    [a, b, x]: [Extended<T, S>; 3],
-) -> [Extended<T, S>; 4] {
-    let product = a * b;
-    [sum + x, squares.add_product(x, x), products + product, along + product * x]
+/// See [`plain_sums_and_products`].
+struct MomentsAndProducts<T: Float, S: Simd<T>> {
+    sum: Extended<T, S>,
+    squares: Extended<T, S>,
+    products: Extended<T, S>,
+    along: Extended<T, S>,
+}
+
+impl<T: Float, S: Simd<T>> MomentsAndProducts<T, S> {
+    #[inline(always)]
+    fn add(&mut self, a: Extended<T, S>, b: Extended<T, S>, x: Extended<T, S>) {
+        let product = a * b;
+        (self.sum, self.squares) = (self.sum + x, self.squares.add_product(x, x));
+        (self.products, self.along) = (self.products + product, self.along + product * x);
+    }
 }
 
 /// Sums over each of a block of rows.
