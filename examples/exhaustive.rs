@@ -2,7 +2,7 @@
 //! table of the largest errors; fails if one is beyond its goal.
 //!
 //! ```text
-//! cargo run --release --example exhaustive                     # everything: hours
+//! cargo run --release --example exhaustive                     # everything: an hour of processor time
 //! cargo run --release --example exhaustive -- erf gelu         # functions by name
 //! cargo run --release --example exhaustive -- --stride 1009    # every 1009th input
 //! ```

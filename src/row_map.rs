@@ -4,7 +4,7 @@
 use crate::error::Result;
 use crate::float::{Float, Format};
 use crate::kernel::{Join, Kernel, outline};
-use crate::lanes::Lanes;
+use crate::lanes::{Lanes, Mask};
 use crate::line::{Line, Lines, WriteLine, narrow};
 use crate::long::Long;
 use crate::moments::{BlockMoments, Center, Moments, as_f64, products};
@@ -90,19 +90,24 @@ impl<T: Float> RowFunction<T> {
     #[inline(always)]
     fn block_plan<S: Simd<T>>(self, moments: &BlockMoments<S::Wide>, g: Lanes<f64, S::Wide>) -> BlockPlan {
         let zero = g.all(0.0);
-        let free = |ddof| g.all(moments.count - as_f64(ddof));
+        let free = |ddof| moments.count - as_f64(ddof);
         let always = zero.eq(zero);
         let are_finite = moments.are_finite();
-        let values = |values: Lanes<f64, S::Wide>| BlockPlan::Values(values.store(), are_finite.numbers());
         let (mean, factor, is_usual) = match self {
-            Self::Mean => return values(moments.mean()),
-            Self::Variance(ddof) => return values(moments.deviations() / free(ddof)),
-            Self::Std(ddof) => return values((moments.deviations() / free(ddof)).sqrt()),
-            Self::L1Norm | Self::L2Norm | Self::Cosine => return values(moments.squares.sqrt()),
-            Self::VarianceGradient(ddof) => (moments.mean(), (g + g) / free(ddof), always),
+            Self::Mean => return BlockPlan::values(moments.mean(), are_finite),
+            Self::Variance(ddof) => {
+                return BlockPlan::values(moments.deviations() / g.all(free(ddof)), are_finite);
+            }
+            Self::Std(ddof) => {
+                return BlockPlan::values((moments.deviations() / g.all(free(ddof))).sqrt(), are_finite);
+            }
+            Self::L1Norm | Self::L2Norm | Self::Cosine => {
+                return BlockPlan::values(moments.squares.sqrt(), are_finite);
+            }
+            Self::VarianceGradient(ddof) => (moments.mean(), (g + g) / g.all(free(ddof)), always),
             Self::StdGradient(ddof) => {
-                let std = (moments.deviations() / free(ddof)).sqrt();
-                (moments.mean(), g / free(ddof) / std, zero.lt(std))
+                let std = (moments.deviations() / g.all(free(ddof))).sqrt();
+                (moments.mean(), g / g.all(free(ddof)) / std, zero.lt(std))
             }
             Self::L2NormGradient => {
                 let norm = moments.squares.sqrt();
@@ -122,6 +127,13 @@ enum BlockPlan {
     /// One number.
     Values(<f64 as Format>::Block, <f64 as Format>::Block),
     Lines(Lines, <f64 as Format>::Block),
+}
+
+impl BlockPlan {
+    #[inline(always)]
+    fn values<W: Simd<f64>>(values: Lanes<f64, W>, is_usual: Mask<f64, W>) -> Self {
+        Self::Values(values.store(), is_usual.numbers())
+    }
 }
 
 /// What a row is overwritten with.

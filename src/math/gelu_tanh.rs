@@ -4,7 +4,7 @@
 //! K. Gimpel, "Gaussian Error Linear Units", 2016).
 
 use super::exp::clamp;
-use super::sigmoid::{Decay, gated_derivative_times, sigmoid_times};
+use super::sigmoid::{gated_derivative_times, sigmoid_times};
 use crate::float::Float;
 use crate::lanes::Lanes;
 use crate::simd::Simd;
@@ -66,5 +66,5 @@ pub(crate) fn gelu_tanh_derivative_times<T: Float, S: Simd<T>>(x: Lanes<T, S>, g
     let [linear, cubic] = [T::GELU_LINEAR[0], T::GELU_CUBIC[0]];
     let three = T::one() + T::one() + T::one();
     let slope = square.mul_add(x.all(three * cubic), x.all(linear));
-    gated_derivative_times(Decay::new(high, low), x * slope, g)
+    gated_derivative_times(high, low, x * slope, g)
 }

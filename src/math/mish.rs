@@ -4,7 +4,8 @@
 //! overflows (D. Misra, "Mish: A Self Regularized Non-Monotonic Activation Function", 2019, for the function).
 
 use super::exp::{clamp, scaled_product};
-use super::sigmoid::Decay;
+use super::inverse;
+use super::sigmoid::{Decay, product_with_decay};
 use crate::float::Float;
 use crate::lanes::{Lanes, Mask};
 use crate::simd::Simd;
@@ -36,12 +37,18 @@ pub(crate) fn mish<T: Float, S: Simd<T>>(x: Lanes<T, S>) -> Lanes<T, S> {
 /// `t (a d + 4 x (1 + t)) / d^2` where `x` is negative, `(a d + 4 x t^2 (1 + t)) / d^2` elsewhere.
 #[inline(always)]
 pub(crate) fn mish_derivative_times<T: Float, S: Simd<T>>(x: Lanes<T, S>, g: Lanes<T, S>) -> Lanes<T, S> {
-    let decay = Decay::new(x, x.all(T::zero()));
-    let t = decay.t;
-    let (numerator, divisor) = quotient(decay.negative, t);
     let four = T::from(4).expect("a small integer");
-    let x = clamp(x, -T::EXP_PARTS_LIMIT, T::EXP_PARTS_LIMIT) * x.all(four);
-    let second = x * decay.negative.select(t.all(T::one()), t * t) * (t + t.all(T::one()));
-    let factor = numerator.mul_add(divisor, second) / (divisor * divisor);
-    decay.product(g, factor, factor)
+    let four_x = clamp(x, -T::EXP_PARTS_LIMIT, T::EXP_PARTS_LIMIT) * x.all(four);
+    product_with_decay(
+        g,
+        x,
+        x.all(-T::zero()),
+        #[inline(always)]
+        |t, negative| {
+            let (numerator, divisor) = quotient(negative, t);
+            let second = four_x * negative.select(t.all(T::one()), t * t) * (t + t.all(T::one()));
+            let factor = numerator.mul_add(divisor, second) * inverse(divisor * divisor);
+            (factor, factor)
+        },
+    )
 }

@@ -7,8 +7,10 @@
 //! most 1 and comes in two terms and with an exponent of its own: nothing cancels, overflows, or underflows before the
 //! last step.
 
-use super::exp::{Reduced, clamp, decay, exp_parts, has_normal_exp, power, scaled_product, scaled_product_of_sum};
-use super::{near_inverse, power_bits};
+use super::exp::{
+    Reduced, clamp, decay, exp_parts, has_normal_exp, normal_exp, power, scaled_product, scaled_product_of_sum,
+};
+use super::{inverse, near_inverse, power_bits};
 use crate::float::Float;
 use crate::lanes::{Lanes, Mask};
 use crate::simd::Simd;
@@ -167,45 +169,85 @@ impl<T: Float, S: Simd<T>> Decay<T, S> {
 
     /// `g t below` where the argument is negative, `g above` elsewhere; the factors are at most 2^13.
     #[inline(always)]
-    pub(super) fn product(self, g: Lanes<T, S>, below: Lanes<T, S>, above: Lanes<T, S>) -> Lanes<T, S> {
+    fn product(self, g: Lanes<T, S>, (below, above): (Lanes<T, S>, Lanes<T, S>)) -> Lanes<T, S> {
         let shift = g.all(T::from(13).expect("a small integer"));
         let factor = self.negative.select(self.m * below, above) * power(-shift);
         scaled_product(g, factor, self.negative.select(self.n, g.all(T::zero())) + shift)
     }
 }
 
-/// `g` times the derivative of the sigmoid at `x`: `g t / (1 + t)^2`.
+/// `g t below` where `w = hi + lo` is negative, `g above` elsewhere, for factors that are functions of `t = e^-|w|` and of
+/// the sign. `lo` is 0 where `hi` is large.
+#[inline(always)]
+pub(super) fn product_with_decay<T: Float, S: Simd<T>>(
+    g: Lanes<T, S>,
+    hi: Lanes<T, S>,
+    lo: Lanes<T, S>,
+    factors: impl Fn(Lanes<T, S>, Mask<T, S>) -> (Lanes<T, S>, Lanes<T, S>),
+) -> Lanes<T, S> {
+    hi.share(
+        #[inline(always)]
+        || {
+            let negative = hi.lt(hi.all(T::zero()));
+            let t = normal_exp(-hi.abs(), negative.select(lo, -lo));
+            let (below, above) = factors(t, negative);
+            let near = g * negative.select(t * below, above);
+            let is_near = has_normal_exp(hi);
+            if is_near.all() {
+                return near;
+            }
+            let decay = Decay::new(hi, lo);
+            is_near.select(near, decay.product(g, factors(decay.t, decay.negative)))
+        },
+    )
+}
+
+/// `g` times the derivative of the sigmoid at `x`: `g t / (1 + t)^2` with `t = e^-|x|`.
 ///
 /// `x = +-Inf` gives 0 times `g`, NaN gives NaN.
 #[inline(always)]
 pub(crate) fn sigmoid_derivative_times<T: Float, S: Simd<T>>(x: Lanes<T, S>, g: Lanes<T, S>) -> Lanes<T, S> {
-    let Decay { m, n, t, .. } = Decay::new(x, x.all(T::zero()));
-    scaled_product(g, m / one_plus_squared(t), n)
+    product_with_decay(
+        g,
+        -x.abs(),
+        x.all(-T::zero()),
+        #[inline(always)]
+        |t, _| {
+            let factor = inverse(one_plus_squared(t));
+            (factor, factor)
+        },
+    )
 }
 
 /// `g` times the derivative of [`silu`] at `x`.
 #[inline(always)]
 pub(crate) fn silu_derivative_times<T: Float, S: Simd<T>>(x: Lanes<T, S>, g: Lanes<T, S>) -> Lanes<T, S> {
-    let zero = x.all(T::zero());
-    gated_derivative_times(Decay::new(x, zero), clamp(x, -T::EXP_PARTS_LIMIT, T::EXP_PARTS_LIMIT), g)
+    gated_derivative_times(x, x.all(-T::zero()), clamp(x, -T::EXP_PARTS_LIMIT, T::EXP_PARTS_LIMIT), g)
 }
 
-/// `g` times the derivative of `x / (1 + e^-w)`, with `t = e^-|w|`: `g ((1 + t) + x w' t) / (1 + t)^2`, and for a negative
-/// `w` `g t ((1 + t) + x w') / (1 + t)^2`.
+/// `g` times the derivative of `x / (1 + e^-w)` for `w = hi + lo`, with `t = e^-|w|`: `g ((1 + t) + x w' t) / (1 + t)^2`, and
+/// for a negative `w` `g t ((1 + t) + x w') / (1 + t)^2`.
 #[inline(always)]
 pub(super) fn gated_derivative_times<T: Float, S: Simd<T>>(
-    decay: Decay<T, S>,
+    hi: Lanes<T, S>,
+    lo: Lanes<T, S>,
     x_times_slope: Lanes<T, S>,
     g: Lanes<T, S>,
 ) -> Lanes<T, S> {
-    let t = decay.t;
-    let sum = t.all(T::one()) + t;
-    let inverse = t.all(T::one()) / one_plus_squared(t);
-    decay.product(g, (sum + x_times_slope) * inverse, x_times_slope.mul_add(t, sum) * inverse)
+    product_with_decay(
+        g,
+        hi,
+        lo,
+        #[inline(always)]
+        |t, _| {
+            let (sum, inverse) = (t.all(T::one()) + t, inverse(one_plus_squared(t)));
+            ((sum + x_times_slope) * inverse, x_times_slope.mul_add(t, sum) * inverse)
+        },
+    )
 }
 
 /// `(1 + t)^2`.
 #[inline(always)]
-fn one_plus_squared<T: Float, S: Simd<T>>(t: Lanes<T, S>) -> Lanes<T, S> {
+pub(super) fn one_plus_squared<T: Float, S: Simd<T>>(t: Lanes<T, S>) -> Lanes<T, S> {
     t.mul_add(t.all(T::one() + T::one()) + t, t.all(T::one()))
 }
