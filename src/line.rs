@@ -52,23 +52,33 @@ impl<T: Float> Line<T> {
 /// As many [`Line`]s as a block has lanes, in `f64`, whose digits are enough for `f32`.
 pub(crate) struct Lines {
     scale: <f64 as Format>::Block,
-    mean: <f64 as Format>::Block,
+    /// In two terms: it may be so near to the elements that one has not the digits.
+    mean: [<f64 as Format>::Block; 2],
     factor: <f64 as Format>::Block,
 }
 
 impl Lines {
-    /// Lines for rows of `T`.
+    /// Lines for rows of `T`, of a mean in two terms.
     #[inline(always)]
-    pub(crate) fn new<T: Float, W: Simd<f64>>(mean: Lanes<f64, W>, factor: Lanes<f64, W>) -> Self {
+    pub(crate) fn new<T: Float, W: Simd<f64>>([mean, rest]: [Lanes<f64, W>; 2], factor: Lanes<f64, W>) -> Self {
         let for_factor = power_below(factor) * factor.all(power(FACTOR));
-        let for_mean = inverse_power(power_below(mean)) * mean.all(power(room::<T>()));
+        let for_mean = inverse_power(power_below(mean + rest)) * mean.all(power(room::<T>()));
         let scale = scale_within_range::<T, W>(for_factor.smaller(for_mean));
-        Self { scale: scale.store(), mean: (mean * scale).store(), factor: (factor * inverse_power(scale)).store() }
+        Self {
+            scale: scale.store(),
+            mean: [(mean * scale).store(), (rest * scale).store()],
+            factor: (factor * inverse_power(scale)).store(),
+        }
     }
 
     #[inline(always)]
     pub(crate) fn line<T: Float>(&self, i: usize) -> Line<T> {
-        Line { scale: narrow(self.scale[i]), mean: two_terms(self.mean[i]), factor: two_terms(self.factor[i]) }
+        let [mean, rest] = &self.mean;
+        Line {
+            scale: narrow(self.scale[i]),
+            mean: two_terms(TwoTerm { sum: mean[i], error: rest[i] }),
+            factor: two_terms(TwoTerm { sum: self.factor[i], error: 0.0 }),
+        }
     }
 }
 
@@ -98,9 +108,9 @@ pub(crate) fn narrow<T: Float>(x: f64) -> T {
 }
 
 #[inline(always)]
-fn two_terms<T: Float>(x: f64) -> TwoTerm<T> {
-    let sum: T = narrow(x);
-    let error = narrow(x - sum.to_f64().unwrap_or(f64::NAN));
+fn two_terms<T: Float>(x: TwoTerm<f64>) -> TwoTerm<T> {
+    let sum: T = narrow(x.value());
+    let error = narrow((x.sum - sum.to_f64().unwrap_or(f64::NAN)) + x.error);
     TwoTerm { sum, error: if sum.is_normal() { error } else { T::zero() } }
 }
 

@@ -383,10 +383,10 @@ impl<W: Simd<f64>> BlockMoments<W> {
         self.sum / self.sum.all(self.count)
     }
 
-    /// The mean of `x`.
+    /// The mean of `x` in two terms.
     #[inline(always)]
-    pub(crate) fn mean(&self) -> Lanes<f64, W> {
-        self.shift + self.mean_difference()
+    pub(crate) fn mean(&self) -> [Lanes<f64, W>; 2] {
+        [self.shift, self.mean_difference()]
     }
 
     /// The sum of the squares of `x - mean`.

@@ -94,7 +94,10 @@ impl<T: Float> RowFunction<T> {
         let always = zero.eq(zero);
         let are_finite = moments.are_finite();
         let (mean, factor, is_usual) = match self {
-            Self::Mean => return BlockPlan::values(moments.mean(), are_finite),
+            Self::Mean => {
+                let [mean, rest] = moments.mean();
+                return BlockPlan::values(mean + rest, are_finite);
+            }
             Self::Variance(ddof) => {
                 return BlockPlan::values(moments.deviations() / g.all(free(ddof)), are_finite);
             }
@@ -111,7 +114,7 @@ impl<T: Float> RowFunction<T> {
             }
             Self::L2NormGradient => {
                 let norm = moments.squares.sqrt();
-                (zero, g / norm, zero.lt(norm))
+                ([zero; 2], g / norm, zero.lt(norm))
             }
             Self::Unit(unit) => {
                 let Standards { mean, rate, is_usual, .. } = unit.standards(moments);

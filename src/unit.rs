@@ -49,7 +49,8 @@ impl<T: Float> Unit<T> {
 
 /// [`Standard`] of each of a block of rows, in `f64`.
 pub(crate) struct Standards<W: Simd<f64>> {
-    pub(crate) mean: Lanes<f64, W>,
+    /// In two terms.
+    pub(crate) mean: [Lanes<f64, W>; 2],
     pub(crate) rate: Lanes<f64, W>,
     pub(crate) is_own: Mask<f64, W>,
     /// Whether these numbers are enough.
@@ -68,10 +69,10 @@ impl<T: Float> Unit<T> {
                 let variance = moments.deviations() / count;
                 (moments.mean(), (variance + all(eps)).sqrt(), always)
             }
-            Self::RootMeanSquare(eps) => (zero, (squares / count + all(eps)).sqrt(), always),
+            Self::RootMeanSquare(eps) => ([zero; 2], (squares / count + all(eps)).sqrt(), always),
             Self::Norm(eps) => {
                 let (norm, eps) = (squares.sqrt(), all(eps));
-                (zero, norm.larger(eps), eps.lt(norm))
+                ([zero; 2], norm.larger(eps), eps.lt(norm))
             }
         };
         Standards { mean, rate: one / norm, is_own, is_usual: zero.lt(norm) & moments.are_finite() }
