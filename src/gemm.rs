@@ -29,7 +29,7 @@ mod scratch;
 mod target;
 mod thin;
 
-pub(crate) use scratch::{HasScratch, lend_lists};
+pub(crate) use scratch::{HasScratch, keep_lists, lend_lists, take_lists};
 pub(crate) use target::Target;
 
 use crate::finite::Watch;

@@ -35,6 +35,7 @@ use crate::rows::Rowwise;
 use crate::simd::Simd;
 use crate::squares::SumOfSquares;
 use crate::sweep::{Elementwise, Map, Rehearsal};
+use crate::view::CopyMatrix;
 
 /// A computation over any instruction set.
 ///
@@ -192,6 +193,7 @@ macro_rules! compile {
 // Add the kernels of an operation here.
 compile!(
     AllFinite<'a, Self>,
+    CopyMatrix<'a, Self>,
     Dot<'a, Self>,
     Gemm<'a, Self>,
     JoinPartials<'a, Self>,

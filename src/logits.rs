@@ -1,6 +1,7 @@
 //! Rows of logits: what they are read as, and what softmax and its kin need to know of their exponentials.
 
 use alloc::vec::Vec;
+use core::ops::Range;
 
 use crate::error::Result;
 use crate::exponentials::multiply;
@@ -14,7 +15,7 @@ use crate::rows::{RowsSeen, rows_at_once};
 use crate::scaled::{Scaled, power};
 use crate::simd::Simd;
 use crate::sweep::{each_group, sweep};
-use crate::view::{MatMut, MatRef};
+use crate::view::{Copies, MatMut, MatRef, rows_together};
 
 /// A matrix of logits, and what each is read as: `scale x + bias`, or `-inf` where it is masked.
 #[derive(Clone, Copy, Debug)]
@@ -92,6 +93,7 @@ impl<'a, T: Float> Logits<'a, T> {
     /// The report of a NaN or `+inf` among the logits as they are read.
     pub(crate) fn check(self, operation: &'static str) -> Result<()> {
         let Some(x) = self.x.filter(|x| x.cols() > 0) else { return Ok(()) };
+        let x = if self.is_plain() && x.col_stride() != 1 { x.t() } else { x }; // in the order of memory
         let mut copy = Vec::new();
         for i in 0..x.rows() {
             let row = self.row(i, x, &mut copy);
@@ -110,32 +112,41 @@ impl<'a, T: Float> Logits<'a, T> {
         match x.row(i) {
             Some(row) if self.is_plain() => row,
             _ => {
-                copy.resize(x.cols(), T::zero());
-                self.copy_row(i, x, i, copy);
+                x.copy_row(i, copy);
+                self.read_copy(i, x, copy);
                 copy
             }
         }
     }
 
-    /// Writes row `i` as it is read; in place it is row `output_row` of the output.
-    #[inline(always)]
-    fn copy_row(&self, i: usize, output: MatRef<'_, T>, output_row: usize, copy: &mut [T]) {
-        let original = |copy: &mut [T]| match self.x {
-            Some(x) => x.zip_row(i, copy, |copy, x| *copy = x),
-            None => output.zip_row(output_row, copy, |copy, x| *copy = x),
-        };
-        original(copy);
-        self.read(i, copy);
-        if !self.is_relative {
+    /// Some of the rows.
+    fn of_rows(self, rows: Range<usize>) -> Self {
+        let first = isize::try_from(rows.start).unwrap_or(isize::MAX);
+        Self {
+            x: self.x.map(|x| x.rows_of(rows.clone())),
+            bias: self.bias.map(|bias| bias.rows_of(rows.clone())),
+            mask: self.mask.map(|mask| mask.rows_of(rows)),
+            causal: self.causal.map(|causal| causal.saturating_add(first)),
+            ..self
+        }
+    }
+
+    /// Copies rows as they are read; `others` are for a bias.
+    fn copy_rows<S: Simd<T>>(self, simd: S, x: MatRef<'_, T>, copies: &mut Copies<T>, others: &mut Copies<T>) {
+        let copies = copies.copy(x);
+        if self.is_plain() {
             return;
         }
-        let (mut any_finite, mut any_infinite) = (false, false);
-        for x in &*copy {
-            any_finite |= x.is_finite();
-            any_infinite |= *x == T::infinity();
-        }
-        if !any_finite || any_infinite {
-            original(copy);
+        let bias = self.bias.map(|bias| others.contiguous(bias));
+        outline(simd, ReadRows { logits: Logits { bias, ..self }, x, copies });
+    }
+
+    /// Turns the copy of row `i` of `x` into what it is read as.
+    #[inline(always)]
+    fn read_copy(&self, i: usize, x: MatRef<'_, T>, copy: &mut [T]) {
+        self.read(i, copy);
+        if self.is_relative && leaves_range(copy) {
+            x.zip_row(i, copy, |copy, x| *copy = x);
             self.read_below_largest(i, copy);
         }
     }
@@ -205,23 +216,35 @@ impl<'a, T: Float> Logits<'a, T> {
     }
 }
 
-/// See [`Logits::copy_row`]: a kernel, so that its loops are compiled for the instruction set.
-struct CopyRow<'a, T> {
-    logits: &'a Logits<'a, T>,
-    i: usize,
-    output: MatRef<'a, T>,
-    output_row: usize,
-    row: &'a mut [T],
+/// Whether a row has no finite number, or `+inf`.
+#[inline(always)]
+fn leaves_range<T: Float>(row: &[T]) -> bool {
+    let (mut any_finite, mut any_infinite) = (false, false);
+    for x in row {
+        any_finite |= x.is_finite();
+        any_infinite |= *x == T::infinity();
+    }
+    !any_finite || any_infinite
 }
 
-impl<T: Float> Kernel for CopyRow<'_, T> {
+/// See [`Logits::read_copy`]: a kernel, so that its loops are compiled for the instruction set.
+struct ReadRows<'a, T> {
+    logits: Logits<'a, T>,
+    x: MatRef<'a, T>,
+    copies: MatMut<'a, T>,
+}
+
+impl<T: Float> Kernel for ReadRows<'_, T> {
     type Elem = T;
     type Output = ();
 
     #[inline(always)]
     fn run<S: Simd<T>>(self, _: S) {
-        let Self { logits, i, output, output_row, row } = self;
-        logits.copy_row(i, output, output_row, row);
+        let Self { logits, x, mut copies } = self;
+        let rows = 0..copies.rows();
+        for (i, copy) in copies.rows_mut(rows).enumerate() {
+            logits.read_copy(i, x, copy);
+        }
     }
 }
 
@@ -313,40 +336,42 @@ impl<T: Float, F: LogitFormula<T>> Kernel for LogitRows<'_, T, F> {
     #[inline(always)]
     fn run<S: Simd<T>>(mut self, simd: S) -> RowsSeen {
         let mut seen = RowsSeen::finite(true);
-        let (mut copy, mut result, mut scratch) = (Vec::new(), Vec::new(), Vec::new());
+        let mut scratch = Vec::new();
         let (rows, columns) = (self.output.rows(), self.output.cols());
         let width = self.logits.x.map_or(columns, MatRef::cols);
         let is_direct = self.output.as_ref().has_rows_in_order();
-        let whole = self.logits.x.filter(|x| is_direct && self.logits.is_plain() && x.has_rows_in_order());
-        let at_once = if whole.is_some() { rows.max(1) } else { rows_at_once::<T>(width) };
+        let is_in_order = |x: MatRef<'_, T>| x.has_rows_in_order();
+        let whole = self.logits.x.filter(|&x| self.logits.is_plain() && is_in_order(x));
+        let is_copied = whole.is_none() || !is_direct;
+        let at_once = if !is_copied {
+            rows.max(1)
+        } else if is_direct && self.logits.x.is_none_or(is_in_order) {
+            rows_at_once::<T>(width)
+        } else {
+            rows_together::<T>(width)
+        };
+        let [mut results, mut copies, mut biases, unused] = if is_copied { Copies::take() } else { Default::default() };
         for start in (0..rows).step_by(at_once) {
             let (first, count) = (self.first + start, at_once.min(rows - start));
             let x = match whole {
-                Some(x) => x.rows_from(first).rows_before(count),
+                Some(x) => x.rows_of(first..first + count),
                 None => {
-                    copy.resize(count * width, T::zero());
-                    for i in 0..count {
-                        let row = &mut copy[i * width..][..width];
-                        let (logits, output) = (&self.logits, self.output.as_ref());
-                        outline(simd, CopyRow { logits, i: first + i, output, output_row: start + i, row });
-                    }
-                    MatRef::of_rows(&copy, count)
+                    let logits = self.logits.of_rows(first..first + count);
+                    let x = logits.x.unwrap_or_else(|| self.output.as_ref().rows_of(start..start + count));
+                    logits.copy_rows(simd, x, &mut copies, &mut biases);
+                    copies.as_ref()
                 }
             };
-            let y = if is_direct {
-                self.output.rows_of(start..start + count)
-            } else {
-                result.resize(count * columns, T::zero());
-                MatMut::of_rows(&mut result, count)
-            };
-            let values = self.values.get_mut(start..start + x.rows()).unwrap_or(&mut []);
+            let y = if is_direct { self.output.rows_of(start..start + count) } else { results.shaped(count, columns) };
+            let values = self.values.get_mut(start..start + count).unwrap_or(&mut []);
             // In one place: it is compiled once.
             seen = seen.join(self.formula.apply(simd, first, x, y, values, &mut scratch));
             if !is_direct {
-                for (i, row) in result.chunks(columns.max(1)).enumerate() {
-                    self.output.write_row(start + i, row);
-                }
+                self.output.rows_of(start..start + count).copy_from(results.as_ref());
             }
+        }
+        if is_copied {
+            Copies::keep([results, copies, biases, unused]);
         }
         seen
     }

@@ -1,16 +1,14 @@
 //! Passes over the rows of matrices, in one piece or not. (Rows of logits: `logits.rs`.)
 
-use alloc::vec;
-
 use crate::error::Result;
 use crate::float::Float;
 use crate::kernel::{Join, Kernel, Runs, launch};
 use crate::simd::Simd;
-use crate::view::{MatMut, MatRef};
+use crate::view::{Copies, MatMut, MatRef, rows_together};
 
 /// Calls `f` with rows of the inputs and the same rows of the output, and the number of the first: all at once, if the
-/// elements of each row are neighbours in memory; else one row after the other, copied before and after. The arithmetic
-/// is the same.
+/// elements of each row are neighbours in memory; else several at a time, copied before and after. The arithmetic is the
+/// same.
 #[inline(always)]
 pub(crate) fn each_run<T: Float, const N: usize>(
     inputs: [MatRef<'_, T>; N],
@@ -19,27 +17,28 @@ pub(crate) fn each_run<T: Float, const N: usize>(
 ) {
     let rows = output.rows();
     let is_copied = |x: MatRef<'_, T>| rows > 0 && x.row(0).is_none();
-    let scratch = |x: MatRef<'_, T>| vec![T::zero(); if is_copied(x) { x.cols() } else { 0 }];
-    let (mut copies, mut output_copy) = (inputs.map(scratch), scratch(output.as_ref()));
     let is_output_copied = is_copied(output.as_ref());
-    let at_once = if is_output_copied || inputs.into_iter().any(is_copied) { 1 } else { rows.max(1) };
+    let is_direct = !is_output_copied && !inputs.into_iter().any(is_copied);
+    let widest = inputs.iter().fold(output.cols(), |widest, x| widest.max(x.cols()));
+    let at_once = if is_direct { rows.max(1) } else { rows_together::<T>(widest) };
+    const { assert!(N <= 3, "a copy for each input") };
+    let [mut results, mut copies @ ..] = if is_direct { Default::default() } else { Copies::take() };
     for start in (0..rows).step_by(at_once) {
-        let mut x = inputs.map(|x| x.rows_from(start).rows_before(at_once));
-        for (x, copy) in x.iter_mut().zip(&mut copies) {
-            if is_copied(*x) {
-                x.zip_row(0, copy, |copy, x| *copy = x);
-                *x = MatRef::of_rows(copy, 1);
-            }
+        let count = at_once.min(rows - start);
+        let mut x = inputs.map(|x| x.rows_of(start..start + count));
+        for (x, copies) in x.iter_mut().zip(&mut copies) {
+            *x = copies.contiguous(*x);
         }
-        let y = if is_output_copied {
-            MatMut::of_rows(&mut output_copy, 1)
-        } else {
-            output.rows_of(start..start + at_once)
-        };
+        let y =
+            if is_output_copied { results.shaped(count, output.cols()) } else { output.rows_of(start..start + count) };
         f(start, x, y); // in one place: it is compiled once
         if is_output_copied {
-            output.write_row(start, &output_copy);
+            output.rows_of(start..start + count).copy_from(results.as_ref());
         }
+    }
+    if !is_direct {
+        let [first, second, third] = copies;
+        Copies::keep([results, first, second, third]);
     }
 }
 

@@ -4,8 +4,10 @@ use alloc::vec::Vec;
 use core::ops::Range;
 
 mod batch;
+mod copy;
 
 pub use batch::{BatchMut, BatchRef};
+pub(crate) use copy::{Copies, CopyMatrix, rows_together};
 
 use crate::error::{Error, Result, Shape};
 
@@ -47,7 +49,7 @@ pub struct MatMut<'a, T> {
 }
 
 /// Element `(i, j)` lies at `i * row_stride + j * col_stride`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Layout {
     rows: usize,
     cols: usize,
@@ -296,11 +298,6 @@ impl<'a, T> MatRef<'a, T> {
         }
     }
 
-    /// A matrix of so many rows, of which there is one at least.
-    pub(crate) fn of_rows(data: &'a [T], rows: usize) -> Self {
-        Self { data, layout: Layout::row_major(rows, data.len() / rows) }
-    }
-
     /// Whether the elements of each row are neighbours in memory, and each row follows the one before at once.
     #[inline(always)]
     pub(crate) fn is_gapless(self) -> bool {
@@ -333,6 +330,11 @@ impl<'a, T> MatRef<'a, T> {
     pub(crate) fn rows_from(self, at: usize) -> Self {
         let (_, start, layout) = self.layout.split(at);
         Self { data: &self.data[start..], layout }
+    }
+
+    /// Some of the rows.
+    pub(crate) fn rows_of(self, rows: Range<usize>) -> Self {
+        self.rows_before(rows.end).rows_from(rows.start)
     }
 
     /// [`submatrix`](Self::submatrix) for ranges known to lie inside and not to be empty.
@@ -641,12 +643,6 @@ impl<'a, T> MatMut<'a, T> {
 
     pub(crate) fn shape(&self) -> Shape {
         self.as_ref().shape()
-    }
-
-    /// A matrix of so many rows, of which there is one at least.
-    pub(crate) fn of_rows(data: &'a mut [T], rows: usize) -> Self {
-        let layout = Layout::row_major(rows, data.len() / rows);
-        Self { data, layout }
     }
 
     /// Some of the rows.

@@ -1,6 +1,6 @@
 //! The memory that products need beside their operands. With feature `std` each thread keeps its own from call to call:
 //! it is never larger than the parts of the loops above, 1 MiB in all for each element type, and the lists that are lent,
-//! 2 MiB.
+//! 4 MiB.
 
 use alloc::boxed::Box;
 use alloc::vec::Vec;
@@ -12,19 +12,30 @@ use super::LINE;
 pub struct Scratch<T> {
     left: Vec<T>,
     right: Vec<T>,
-    lists: [Vec<T>; 3],
+    lists: [Vec<T>; 4],
 }
 
 /// Runs `f` with lists that it may fill: their memory is kept for the next time.
-pub(crate) fn lend_lists<T: HasScratch, R>(f: impl FnOnce(&mut [Vec<T>; 3]) -> R) -> R {
-    let mut scratch = T::take_scratch();
-    let mut lists = core::mem::take(&mut scratch.lists);
-    T::keep_scratch(scratch); // for products in `f`
+pub(crate) fn lend_lists<T: HasScratch, R>(f: impl FnOnce(&mut [Vec<T>; 4]) -> R) -> R {
+    let mut lists = take_lists();
     let result = f(&mut lists);
+    keep_lists(lists);
+    result
+}
+
+/// Lists that may be filled, until they are given back; the scratch is there for products meanwhile.
+pub(crate) fn take_lists<T: HasScratch>() -> [Vec<T>; 4] {
+    let mut scratch = T::take_scratch();
+    let lists = core::mem::take(&mut scratch.lists);
+    T::keep_scratch(scratch);
+    lists
+}
+
+/// Gives them back: their memory is kept for the next time.
+pub(crate) fn keep_lists<T: HasScratch>(lists: [Vec<T>; 4]) {
     let mut scratch = T::take_scratch();
     scratch.lists = lists;
     T::keep_scratch(scratch);
-    result
 }
 
 impl<T> Default for Scratch<T> {

@@ -67,7 +67,7 @@ where
 
 /// Computes a part of C, a k-block after the other, from parts of the operands that are widened; whether it is finite.
 fn compute<T: Float, A: Storage<Compute = T>, B: Storage<Compute = T>>(
-    [wide_a, wide_b, c]: &mut [Vec<T>; 3],
+    [wide_a, wide_b, c, _]: &mut [Vec<T>; 4],
     a: MatRef<'_, A>,
     b: MatRef<'_, B>,
     rows: &Range<usize>,
