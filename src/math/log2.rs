@@ -14,7 +14,7 @@ pub trait Log2Constants: Sized + 'static {
     /// `1 / ln 2 - LOG2_E`, rounded.
     const LOG2_E_LOW: Self;
     /// The polynomial of the natural logarithm, `LN_1P_TAIL`, over `ln 2`: rounded, for f32 with a search among the
-    /// neighbours. Error in the logarithm: f32 2^-30.7, f64 2^-58.
+    /// neighbours, which makes the error of f32 0.015 ULP at the most.
     const LOG2_TAIL: &'static [Self];
 }
 
@@ -62,6 +62,8 @@ impl Log2Constants for f64 {
 /// `log2 x`.
 ///
 /// All `x`: powers of two give whole numbers, +-0 give -Inf, +Inf gives +Inf; what is less than 0, and NaN, give NaN.
+///
+/// Largest error: f32 0.577 ULP, over all inputs, at 1.3998419; f64 0.59 ULP, sampled.
 #[inline(always)]
 pub(crate) fn log2<T: Float, S: Simd<T>>(x: Lanes<T, S>) -> Lanes<T, S> {
     logarithm(
