@@ -18,6 +18,7 @@ use crate::ops::cross_entropy::CrossEntropyRow;
 use crate::ops::divergence::{BinaryCrossEntropy, BinaryCrossEntropyBackward, Divergence, DivergenceBackward};
 use crate::ops::divide::{Quotient, QuotientBackward};
 use crate::ops::entropy::{EntropyBackwardRow, EntropyRow};
+use crate::ops::extrema::ExtremeRow;
 use crate::ops::guarded::{Guarded, GuardedBackward};
 use crate::ops::linear::{ActivationBackwardRow, ActivationRow};
 use crate::ops::logsumexp::{LogSumExpBackwardRow, LogSumExpRow, WeightedBackwardRow, WeightedRow};
@@ -244,6 +245,7 @@ compile!(
     Rehearsal<'a, Self, SgdStep<Self>, 1, 2>,
     Rowwise<'a, Self, ActivationRow, 1>,
     Rowwise<'a, Self, ActivationBackwardRow, 2>,
+    Rowwise<'a, Self, ExtremeRow, 2>,
     Rowwise<'a, Self, LogSoftmaxBackwardRow<Self>, 2>,
     Rowwise<'a, Self, SoftmaxBackwardRow<Self>, 2>,
     Rowwise<'a, Self, RowMap<'a, Self>, 2>,

@@ -58,6 +58,19 @@ impl LnConstants for f64 {
 /// Largest error: f32 0.583 ULP, over all inputs, at 1.2685566; f64 0.59 ULP, sampled.
 #[inline(always)]
 pub(crate) fn ln<T: Float, S: Simd<T>>(x: Lanes<T, S>) -> Lanes<T, S> {
+    logarithm(
+        x,
+        #[inline(always)]
+        |k, g| ln_of_reduced(k, g),
+    )
+}
+
+/// A logarithm, of any base, of all `x`: that of `x = 2^k (1 + g)` is `of_reduced(k, g)`.
+#[inline(always)]
+pub(super) fn logarithm<T: Float, S: Simd<T>>(
+    x: Lanes<T, S>,
+    of_reduced: impl Fn(Lanes<T, S>, Lanes<T, S>) -> Lanes<T, S>,
+) -> Lanes<T, S> {
     x.share(
         #[inline(always)]
         || {
@@ -65,36 +78,40 @@ pub(crate) fn ln<T: Float, S: Simd<T>>(x: Lanes<T, S>) -> Lanes<T, S> {
             let bias = x.all(T::from(T::BIAS).expect("a small integer"));
             let is_normal = least.le(x) & x.lt(infinity);
             if !(!is_normal).any() {
-                return ln_of_normal(x, bias);
+                let (k, g) = reduced(x, bias);
+                return of_reduced(k, g);
             }
             // A subnormal is taken up first.
             let up = T::FRACTION_BITS.cast_signed() + 1;
             let raised_bias = bias + x.all(T::from(up).expect("a small integer"));
             let is_small = x.lt(least);
             let normal = is_small.select(x * x.all(power_bits(up)), x);
-            let result = ln_of_normal(normal, is_small.select(raised_bias, bias));
-            has_logarithm(x).select(result, at_pole(x))
+            let (k, g) = reduced(normal, is_small.select(raised_bias, bias));
+            has_logarithm(x).select(of_reduced(k, g), at_pole(x))
         },
     )
 }
 
-/// `ln(x / 2^b)` for a normal `x > 0`, where `b` is what `bias` has above that of the type.
+/// `k` and `g` with `2^k (1 + g) = x / 2^b` for a normal `x > 0`, where `b` is what `bias` has above that of the type.
 #[inline(always)]
-fn ln_of_normal<T: Float, S: Simd<T>>(x: Lanes<T, S>, bias: Lanes<T, S>) -> Lanes<T, S> {
+fn reduced<T: Float, S: Simd<T>>(x: Lanes<T, S>, bias: Lanes<T, S>) -> (Lanes<T, S>, Lanes<T, S>) {
     let (one, least) = (x.all(T::one()), x.all(T::LEAST_SIGNIFICAND));
     let fraction_mask = x.all(T::min_positive_value()).int_sub(x.all(T::from_bits(1)));
     // The bits of x / 0.68, as far as the exponent goes, and the fraction counted from 0.68.
     let bits = x.int_add(one.int_sub(least));
-    let k = exponent(bits, bias);
-    let g = (bits & fraction_mask).int_add(least) - one;
+    (exponent(bits, bias), (bits & fraction_mask).int_add(least) - one)
+}
 
-    let short = x.all(T::LN2_SHORT);
+/// `k ln 2 + ln(1 + g)`.
+#[inline(always)]
+fn ln_of_reduced<T: Float, S: Simd<T>>(k: Lanes<T, S>, g: Lanes<T, S>) -> Lanes<T, S> {
+    let short = g.all(T::LN2_SHORT);
     let linear = k.mul_add(short, g);
     let carry = g - k.mul_add(-short, linear);
-    let half = g * x.all(-T::one() / (T::one() + T::one()));
+    let half = g * g.all(-T::one() / (T::one() + T::one()));
     let sum = half.mul_add(g, linear);
     let rest = half.mul_add(g, linear - sum);
-    let small = k.mul_add(x.all(T::LN2_REST), carry + rest);
+    let small = k.mul_add(g.all(T::LN2_REST), carry + rest);
     sum + (g * g * g).mul_add(polynomial_of_pairs(g, T::LN_1P_TAIL), small)
 }
 

@@ -3,9 +3,10 @@
 use crate::error::Result;
 use crate::finite::{Index, Operand, diagnose, overflow_or_invalid};
 use crate::float::Float;
-use crate::lanes::Lanes;
+use crate::lanes::{Lanes, Mask};
 use crate::math;
 use crate::ops::broadcast::Pair;
+use crate::scaled::power;
 use crate::simd::Simd;
 use crate::sweep::{Formula, Guard};
 
@@ -108,6 +109,10 @@ impl<T: Float> Formula<T, 3, 2> for AngleBackward {
         let zero = y.all(T::zero());
         let at_origin = y.eq(zero) & x.eq(zero);
         guard.note(at_origin);
+        if (is_moderate(y) & is_moderate(x) & is_moderate(g) & !at_origin).all() {
+            let square = x.mul_add(x, y * y);
+            return [g * x / square, g * -y / square];
+        }
         let ((y_part, y_exp), (x_part, x_exp), (g_part, g_exp)) =
             (math::split_exponent(y), math::split_exponent(x), math::split_exponent(g));
         // r^2 in units of 4^exp, in which the larger of its two squares is between 1 and 4.
@@ -115,10 +120,21 @@ impl<T: Float> Formula<T, 3, 2> for AngleBackward {
         let (y_near, x_near) = (math::scale(y_part, y_exp - exp), math::scale(x_part, x_exp - exp));
         let square = x_near.mul_add(x_near, y_near * y_near);
         let is_far = square.eq(y.all(T::infinity()));
-        let over_square = |part: Lanes<T, S>, part_exp: Lanes<T, S>| {
-            let quotient = math::scale(g_part * part / square, (g_exp + part_exp) - (exp + exp));
-            at_origin.select(zero, is_far.select(g * zero, quotient))
-        };
-        [over_square(x_part, x_exp), over_square(-y_part, y_exp)]
+        let up = g_exp - (exp + exp);
+        let (dy, dx) = (g_part * x_part / square, g_part * -y_part / square);
+        let mut gradients = [math::scale(dy, x_exp + up), math::scale(dx, y_exp + up)];
+        for gradient in &mut gradients {
+            *gradient = at_origin.select(zero, is_far.select(g * zero, *gradient));
+        }
+        gradients
     }
+}
+
+/// Where a number is 0, or so near to 1 that nothing made of such numbers over- or underflows on the way to the gradients:
+/// without exponents of their own they have the same bits.
+#[inline(always)]
+fn is_moderate<T: Float, S: Simd<T>>(x: Lanes<T, S>) -> Mask<T, S> {
+    let quarter = T::BIAS / 4 - 1;
+    let magnitude = x.abs();
+    x.eq(x.all(T::zero())) | (x.all(power(-quarter)).le(magnitude) & magnitude.le(x.all(power(quarter))))
 }

@@ -529,13 +529,12 @@ fn finite_norm<T: Float>(operation: &'static str, x: &[T]) -> Result<Scaled<f64>
 /// ```
 pub fn clip_by_value<T: Float>(x: &mut [T], limit: T) -> Result<usize> {
     check_limit("clip_by_value", "limit", limit)?;
-    // A sum, not a filter: the compiler makes it a loop over vectors.
-    let outside = x.iter().map(|x| usize::from(x.abs() > limit)).sum();
-    if !apply_if_finite(Clamp { limit }, [], [&mut *x])?.finite {
+    let seen = apply_if_finite(Clamp { limit }, [], [&mut *x])?;
+    if !seen.finite {
         let clipped = |_, x: T| x.abs() > limit;
         diagnose("clip_by_value", [Operand::slice("x", x).overlook(clipped)], [], overflow_or_invalid)?;
     }
-    Ok(outside)
+    Ok(seen.guarded)
 }
 
 /// The gradient of [`clip_by_value`]: `dx = dy` where `-limit <= x <= limit`, 0 where it was clipped, where `dy` is not
@@ -575,7 +574,7 @@ pub(super) fn check_limit<T: Float>(operation: &'static str, argument: &'static 
     }
 }
 
-/// `clamp(x, -limit, limit)`.
+/// `clamp(x, -limit, limit)`, counting what was outside.
 #[derive(Clone, Copy, Debug)]
 pub struct Clamp<T> {
     limit: T,
@@ -583,9 +582,16 @@ pub struct Clamp<T> {
 
 impl<T: Float> Formula<T, 0, 1> for Clamp<T> {
     #[inline(always)]
-    fn apply<S: Simd<T>>(self, []: [Lanes<T, S>; 0], [x]: [Lanes<T, S>; 1], _: &mut Guard<T, S>) -> [Lanes<T, S>; 1] {
+    fn apply<S: Simd<T>>(
+        self,
+        []: [Lanes<T, S>; 0],
+        [x]: [Lanes<T, S>; 1],
+        guard: &mut Guard<T, S>,
+    ) -> [Lanes<T, S>; 1] {
         let limit = x.all(self.limit);
-        [limit.lt(x.abs()).select(limit.copy_sign(x), x)]
+        let outside = limit.lt(x.abs());
+        guard.note(outside);
+        [outside.select(limit.copy_sign(x), x)]
     }
 }
 

@@ -3,7 +3,11 @@
 use crate::error::{Error, Result, check_len, check_shape};
 use crate::finite::{Index, Operand, diagnose, overflow_or_invalid};
 use crate::float::Float;
-use crate::rows::each_row;
+use crate::kernel::outline;
+use crate::lanes::Lanes;
+use crate::rows::{RowFormula, RowsSeen, apply, each_row};
+use crate::simd::Simd;
+use crate::sweep::{Elementwise, Formula, Guard, load_tail};
 use crate::view::{MatMut, MatRef};
 
 /// The largest entry of each row: `y[i] = max(x[i, ..])`, exactly. A NaN in a row is its largest entry; the maximum of no
@@ -134,46 +138,113 @@ impl End {
         }
     }
 
-    /// The one of two numbers that is nearer to this end; `a` if one is NaN.
-    #[inline(always)]
-    fn nearer<T: Float>(self, a: T, b: T) -> T {
-        let is_nearer = match self {
-            Self::Largest => b > a,
-            Self::Smallest => b < a,
-        };
-        if is_nearer { b } else { a }
-    }
-
     /// The extreme entry of a row; NaN if there is one.
-    fn of<T: Float>(self, row: &[T]) -> T {
-        // A lane each, so that the loop over them becomes vector instructions.
-        let (mut extremes, mut nans) = (T::fill(self.start()), T::fill(T::zero()));
-        let mut see = |block: &[T]| {
-            let lanes = extremes.as_mut().iter_mut().zip(nans.as_mut()).zip(block);
-            for ((extreme, nan), &x) in lanes {
-                *extreme = self.nearer(*extreme, x);
-                *nan = if x.is_nan() { x } else { *nan };
-            }
-        };
+    #[inline(always)]
+    fn of<T: Float, S: Simd<T>>(self, simd: S, row: &[T]) -> T {
+        // The smallest number is the largest with the other sign.
+        let sign = Lanes::splat(simd, if self == Self::Largest { T::zero() } else { -T::zero() });
+        let mut largest = Lanes::splat(simd, T::neg_infinity());
+        let mut are_numbers = largest.eq(largest);
         let (blocks, tail) = T::blocks(row);
-        blocks.iter().for_each(|block| see(block.as_ref()));
-        see(tail);
-        let nan = nans.as_ref().iter().find(|nan| nan.is_nan());
-        nan.copied().unwrap_or_else(|| extremes.as_ref().iter().fold(self.start(), |a, &b| self.nearer(a, b)))
+        let (groups, rest) = blocks.as_chunks();
+        for [a, b, c, d] in groups {
+            let [a, b, c, d] = [Lanes::load(simd, a), Lanes::load(simd, b), Lanes::load(simd, c), Lanes::load(simd, d)];
+            are_numbers = are_numbers & a.eq(a) & b.eq(b) & c.eq(c) & d.eq(d);
+            // Of equal ones the first, as if they came one by one.
+            let (first, second) = ((b ^ sign).larger(a ^ sign), (d ^ sign).larger(c ^ sign));
+            largest = second.larger(first).larger(largest);
+        }
+        for i in 0..=rest.len() {
+            let x = match rest.get(i) {
+                Some(block) => Lanes::load(simd, block),
+                None if tail.is_empty() => break,
+                None => load_tail(simd, tail, self.start()),
+            };
+            are_numbers = are_numbers & x.eq(x);
+            largest = (x ^ sign).larger(largest);
+        }
+        if !are_numbers.all() {
+            return T::nan();
+        }
+        let largest = largest.store().as_ref().iter().fold(T::neg_infinity(), |a, &b| if a < b { b } else { a });
+        if self == Self::Largest { largest } else { -largest }
     }
+}
+
+/// Writes the extreme entry of a row, or the gradient of it.
+#[derive(Clone, Copy, Debug)]
+pub struct ExtremeRow {
+    end: End,
+    gradient: bool,
+}
+
+impl<T: Float> RowFormula<T, 2> for ExtremeRow {
+    const WORK: usize = 1;
+
+    #[inline(always)]
+    fn apply<S: Simd<T>>(self, simd: S, [x, dy]: [&[T]; 2], y: &mut [T]) -> RowsSeen {
+        let extreme = self.end.of(simd, x);
+        if !self.gradient {
+            y[0] = extreme;
+            return RowsSeen::finite(extreme.is_finite() || extreme == self.end.start());
+        }
+        // Most often there is one such entry: others show when the gradient is written.
+        let mut ties = 1;
+        loop {
+            let share = dy[0] / T::from(ties).unwrap_or_else(T::max_value);
+            let formula = ShareOut { extreme, share };
+            let seen = outline(simd, Elementwise { formula, inputs: [x], outputs: [&mut *y] });
+            if seen.guarded <= ties {
+                return RowsSeen::finite(seen.finite);
+            }
+            ties = seen.guarded;
+        }
+    }
+}
+
+/// A share where the entry is the extreme one, which is counted; else 0, or the NaN.
+#[derive(Clone, Copy, Debug)]
+struct ShareOut<T> {
+    extreme: T,
+    share: T,
+}
+
+impl<T: Float> Formula<T, 1, 1> for ShareOut<T> {
+    #[inline(always)]
+    fn apply<S: Simd<T>>(
+        self,
+        [x]: [Lanes<T, S>; 1],
+        _: [Lanes<T, S>; 1],
+        guard: &mut Guard<T, S>,
+    ) -> [Lanes<T, S>; 1] {
+        let is_extreme = x.eq(x.all(self.extreme));
+        guard.note(is_extreme);
+        let other = x.eq(x).select(x.all(T::zero()), x);
+        [is_extreme.select(x.all(self.share), other)]
+    }
+}
+
+/// The extreme entry of each row; whether there is nothing to report.
+fn write_extremes<T: Float>(end: End, x: MatRef<'_, T>, y: &mut [T]) -> Result<bool> {
+    let zero = [T::zero()];
+    let no_gradient = MatRef::with_strides(&zero, x.rows(), 1, 0, 1)?;
+    let formula = ExtremeRow { end, gradient: false };
+    Ok(apply(formula, [x, no_gradient], MatMut::new(y, x.rows(), 1)?)?.finite)
 }
 
 fn extremes<T: Float>(operation: &'static str, end: End, x: MatRef<'_, T>, y: &mut [T]) -> Result<()> {
     check_len(operation, "y", y.len(), x.rows(), "the number of rows of x")?;
-    each_row([x], MatMut::new(y, x.rows(), 1)?, |_, [row], y| y[0] = end.of(row));
-    let is_fault = |y: T| !y.is_finite() && y != end.start();
-    if !y.iter().any(|&y| is_fault(y)) {
+    if write_extremes(end, x, y)? {
         return Ok(());
     }
+    let is_fault = |y: T| !y.is_finite() && y != end.start();
     let is_extreme = |index, x: T| matches!(index, Index::Cell(i, _) if is_fault(y[i]) && (x == y[i] || x.is_nan()));
     let inputs = [Operand::matrix("x", x).overlook(|index, x| !is_extreme(index, x))];
     diagnose(operation, inputs, [], overflow_or_invalid)
 }
+
+/// Rows whose extreme entries are found before their places are.
+const ROWS_AT_ONCE: usize = 64;
 
 fn places<T: Float>(operation: &'static str, end: End, x: MatRef<'_, T>, columns: &mut [usize]) -> Result<()> {
     check_len(operation, "columns", columns.len(), x.rows(), "the number of rows of x")?;
@@ -181,17 +252,30 @@ fn places<T: Float>(operation: &'static str, end: End, x: MatRef<'_, T>, columns
         return Err(Error::Argument { operation, argument: "x", problem: "has rows without entries" });
     }
     let mut has_nan = false;
-    each_row([x], MatMut::new(&mut [], x.rows(), 0)?, |i, [row], _| {
-        let extreme = end.of(row);
-        let is_extreme = |x: &T| *x == extreme || x.is_nan() && extreme.is_nan();
-        columns[i] = row.iter().position(is_extreme).unwrap_or_default();
-        has_nan |= extreme.is_nan();
-    });
+    let mut extremes = [T::zero(); ROWS_AT_ONCE];
+    for (k, columns) in columns.chunks_mut(ROWS_AT_ONCE).enumerate() {
+        let (x, extremes) = (x.rows_from(k * ROWS_AT_ONCE).rows_before(columns.len()), &mut extremes[..columns.len()]);
+        write_extremes(end, x, extremes)?;
+        has_nan |= extremes.iter().any(|x| x.is_nan());
+        each_row([x], MatMut::new(&mut [], x.rows(), 0)?, |i, [row], _| columns[i] = place(extremes[i], row));
+    }
     if !has_nan {
         return Ok(());
     }
     let inputs = [Operand::matrix("x", x).overlook(|_, x| !x.is_nan())];
     diagnose(operation, inputs, [], overflow_or_invalid)
+}
+
+/// Where the extreme entry of a row, or the first NaN, is.
+fn place<T: Float>(extreme: T, row: &[T]) -> usize {
+    if extreme.is_nan() {
+        return row.iter().position(|x| x.is_nan()).unwrap_or_default();
+    }
+    // Block by block first: a search that does not stop in a block becomes vector instructions.
+    let (blocks, _) = T::blocks(row);
+    let holds_it = |block: &T::Block| block.as_ref().iter().fold(false, |found, &x| found | (x == extreme));
+    let start = blocks.iter().position(holds_it).unwrap_or(blocks.len()) * T::LANES;
+    start + row[start..].iter().position(|&x| x == extreme).unwrap_or_default()
 }
 
 fn shares<T: Float>(
@@ -203,20 +287,8 @@ fn shares<T: Float>(
 ) -> Result<()> {
     check_len(operation, "dy", dy.len(), x.rows(), "the number of rows of x")?;
     check_shape(operation, "dx", dx.shape(), x.shape(), "the shape of x")?;
-    let mut finite = true;
-    each_row([x], dx.reborrow(), |i, [row], dx| {
-        let extreme = end.of(row);
-        let ties = row.iter().filter(|&&x| x == extreme).count();
-        let share = dy[i] / T::from(ties.max(1)).unwrap_or_else(T::max_value);
-        finite &= row.is_empty() || share.is_finite() && !extreme.is_nan();
-        let share_of = |&x: &T| match x {
-            x if x.is_nan() => x,
-            x if x == extreme => share,
-            _ => T::zero(),
-        };
-        dx.iter_mut().zip(row).for_each(|(dx, x)| *dx = share_of(x));
-    });
-    if finite {
+    let upstream = MatRef::new(dy, x.rows(), 1)?;
+    if apply(ExtremeRow { end, gradient: true }, [x, upstream], dx.reborrow())?.finite {
         return Ok(());
     }
     let inputs = [Operand::matrix("x", x).overlook(|_, x| !x.is_nan()), Operand::slice("dy", dy)];

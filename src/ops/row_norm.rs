@@ -1,7 +1,8 @@
 //! Norms of any order, of vectors and of the rows of matrices, and their gradients.
 //!
 //! Orders 1 and 2 are sums of the kernel of rows, the maximum is a pass of its own; any other order is computed in `f64`
-//! from powers of `|x| / max |x|`, whatever the type.
+//! from powers of `|x| / max |x|`, whatever the type: products where there are few factors, else powers by logarithms, of
+//! which those of `f32` need no second term.
 
 use super::guarded::{Safe, safe_ln};
 use super::power::safe_pow;
@@ -10,10 +11,12 @@ use crate::error::{Error, Result, check_len, check_shape};
 use crate::finite::{Factor, Index, Operand, Term, diagnose, name_largest_term, overflow_or_invalid};
 use crate::float::Float;
 use crate::kernel::{Join, launch};
+use crate::math::Function;
 use crate::reduce::{MaxAbs, TwoTerm};
 use crate::row_map::{RowFunction, map_rows};
 use crate::rows::each_row;
 use crate::scaled::{Scaled, ldexp, power};
+use crate::sweep::map;
 use crate::view::{MatMut, MatRef};
 
 /// The p-norm of a vector: `(|x[0]|^p + |x[1]|^p + ...)^(1/p)` for any `p > 0`; the largest magnitude for `p = +Inf`.
@@ -169,13 +172,16 @@ fn write_gradients<T: Float>(p: T, x: MatRef<'_, T>, g: &[T], dx: MatMut<'_, T>)
         } else {
             PowerSum::of(p, x, largest)?.write_gradient(x, g, dx)?;
         }
-        Ok(g.is_finite() && dx.iter().all(|dx| dx.is_finite()))
+        // No early end: the compiler makes it a loop over vectors.
+        Ok(g.is_finite() && dx.iter().fold(true, |finite, dx| finite & dx.is_finite()))
     })
 }
 
 /// `g` with the sign of its product with `x`, and 0 where `x` is.
 fn signed<T: Float>(g: T, x: T) -> T {
-    if x.is_zero() { T::zero() } else { g * x.signum() }
+    // No branch: the compiler makes it a loop over vectors.
+    let product = g * T::one().copysign(x);
+    if x.is_zero() { T::zero() } else { product }
 }
 
 /// Calls `f` with each row of `x`, its number of `g` or the one that `g` has, and the row of `y`; whether all are finite.
@@ -220,10 +226,11 @@ impl PowerSum {
     /// Of finite elements that are not all 0.
     fn of<T: Float>(p: T, x: &[T], largest: T) -> Result<Self> {
         let (p, largest) = (wide(p), wide(largest));
-        let mut sum = TwoTerm::zero();
+        let (mut sum, mut powers) = (TwoTerm::zero(), [0.0; CHUNK]);
         for x in x.chunks(CHUNK) {
-            let powers = powers(p, largest, x)?;
-            sum = sum.join(launch(Sum { x: &powers[..x.len()] })?);
+            let powers = &mut powers[..x.len()];
+            write_powers(p, largest, x, powers)?;
+            sum = sum.join(launch(Sum { x: powers })?);
         }
         Ok(Self { p, largest, sum: sum.value() })
     }
@@ -258,30 +265,50 @@ impl PowerSum {
     /// `g sign(x) (|x| / norm)^(p-1)`, the power of the norm being `root / sum` over that of the largest magnitude.
     fn write_gradient<T: Float>(&self, x: &[T], g: T, dx: &mut [T]) -> Result<()> {
         let factor = self.times_root(wide(g) / self.sum)?;
+        let mut powers = [0.0; CHUNK];
         for (x, dx) in x.chunks(CHUNK).zip(dx.chunks_mut(CHUNK)) {
-            let powers = powers(self.p - 1.0, self.largest, x)?;
+            let powers = &mut powers[..x.len()];
+            write_powers(self.p - 1.0, self.largest, x, powers)?;
             for ((dx, &x), power) in dx.iter_mut().zip(x).zip(powers) {
-                *dx = signed(narrow(factor * power), x);
+                *dx = signed(narrow(factor * *power), x);
             }
         }
         Ok(())
     }
 }
 
-/// `(|x| / largest)^p` of a chunk; 0 where `x` is.
-fn powers<T: Float>(p: f64, largest: f64, x: &[T]) -> Result<[f64; CHUNK]> {
-    let (mut ratios, mut powers) = ([0.0; CHUNK], [0.0; CHUNK]);
+/// Writes `(|x| / largest)^p` of a chunk, where `x` is not 0; for `p > 0` also there.
+fn write_powers<T: Float>(p: f64, largest: f64, x: &[T], powers: &mut [f64]) -> Result<()> {
+    let mut ratios = [0.0; CHUNK];
+    let ratios = &mut ratios[..x.len()];
     ratios.iter_mut().zip(x).for_each(|(ratio, &x)| *ratio = wide(x).abs() / largest);
-    ignore_infinity(safe_pow(Safe::default(), &ratios[..x.len()], &[p], &mut powers[..x.len()]))?;
-    for ((&ratio, power), &x) in ratios.iter().zip(&mut powers).zip(x) {
-        if ratio < SMALL_RATIO && !x.is_zero() {
-            *power = power_of_small_ratio(p, largest, x)?;
+    if let Some(factors) = FEW_FACTORS.into_iter().find(|&n| f64::from(n) == p) {
+        powers.copy_from_slice(ratios);
+        for _ in 1..factors {
+            powers.iter_mut().zip(&*ratios).for_each(|(power, ratio)| *power *= ratio);
+        }
+    } else if T::PRODUCTS_FIT_F64 {
+        // So many more digits than the result has that none is missed in the logarithm.
+        map(Function::Ln, None, &mut *ratios)?;
+        ratios.iter_mut().for_each(|log| *log *= p);
+        map(Function::Exp, Some(ratios), powers)?;
+    } else {
+        ignore_infinity(safe_pow(Safe::default(), ratios, &[p], powers))?;
+    }
+    if !T::PRODUCTS_FIT_F64 {
+        for ((&ratio, power), &x) in ratios.iter().zip(powers).zip(x) {
+            if ratio < SMALL_RATIO && !x.is_zero() {
+                *power = power_of_small_ratio(p, largest, x)?;
+            }
         }
     }
-    Ok(powers)
+    Ok(())
 }
 
-/// Ratios below this may have underflowed.
+/// Exponents whose powers are products.
+const FEW_FACTORS: core::ops::RangeInclusive<u8> = 1..=4;
+
+/// Ratios of `f64` below this may have underflowed.
 const SMALL_RATIO: f64 = f64::MIN_POSITIVE;
 
 /// The power of a ratio that is too small for `f64`: of the ratio times `2^1200`, over the square of that of `2^600`.
