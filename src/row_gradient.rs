@@ -113,7 +113,8 @@ impl Combinations {
         };
         let q = is_own.select(-(along * rate * rate * rate), zero);
         let g_scale = scale_within_range::<T, W>(power_below(rate) * rate.all(16.0));
-        let is_finite = (sum - sum).eq(zero) & (products - products).eq(zero);
+        let infinity = sum.all(f64::INFINITY);
+        let is_finite = sum.abs().lt(infinity) & products.abs().lt(infinity);
         Self {
             g_scale: g_scale.store(),
             g_factor: (rate * inverse_power(g_scale)).store(),
