@@ -46,7 +46,7 @@ impl Float for f64 {}
 /// How a type is laid out: its bits, and the 64-byte blocks that every instruction set works on.
 pub trait Format: Copy + 'static {
     /// `[Self; LANES]`; an array whose length is a trait's constant is not to be had on stable Rust.
-    type Block: Copy + AsRef<[Self]> + AsMut<[Self]> + Send + Sync;
+    type Block: Copy + Debug + AsRef<[Self]> + AsMut<[Self]> + Send + Sync;
     /// The digits of a sum of squares of any numbers, without rounding: an array of 64-bit limbs.
     type Limbs: Copy + Debug + Eq + AsRef<[u64]> + AsMut<[u64]> + Send + Sync;
     /// All digits zero.

@@ -6,7 +6,7 @@ use crate::kernel::Kernel;
 use crate::lanes::Lanes;
 use crate::long::Long;
 use crate::reduce::TwoTerm;
-use crate::scaled::power;
+use crate::scaled::{narrow, power, wide};
 use crate::simd::Simd;
 use crate::sweep::sweep;
 
@@ -103,14 +103,9 @@ pub(crate) fn scale_within_range<T: Float, W: Simd<f64>>(scale: Lanes<f64, W>) -
 }
 
 #[inline(always)]
-pub(crate) fn narrow<T: Float>(x: f64) -> T {
-    T::from(x).unwrap_or_else(T::nan)
-}
-
-#[inline(always)]
 fn two_terms<T: Float>(x: TwoTerm<f64>) -> TwoTerm<T> {
     let sum: T = narrow(x.value());
-    let error = narrow((x.sum - sum.to_f64().unwrap_or(f64::NAN)) + x.error);
+    let error = narrow((x.sum - wide(sum)) + x.error);
     TwoTerm { sum, error: if sum.is_normal() { error } else { T::zero() } }
 }
 

@@ -92,8 +92,8 @@ impl<'a, T: Float> Logits<'a, T> {
     /// # Errors
     /// The report of a NaN or `+inf` among the logits as they are read.
     pub(crate) fn check(self, operation: &'static str) -> Result<()> {
-        let Some(x) = self.x.filter(|x| x.cols() > 0) else { return Ok(()) };
-        let x = if self.is_plain() && x.col_stride() != 1 { x.t() } else { x }; // in the order of memory
+        let Some(x) = self.x.filter(|x| x.area() > 0) else { return Ok(()) };
+        let x = if self.is_plain() && x.row_stride() < x.col_stride() { x.t() } else { x }; // in the order of memory
         let mut copy = Vec::new();
         for i in 0..x.rows() {
             let row = self.row(i, x, &mut copy);

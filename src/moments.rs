@@ -15,7 +15,7 @@ use crate::kernel::{Join, Kernel, outline, outline_rare};
 use crate::lanes::{Lanes, Mask};
 use crate::long::Long;
 use crate::reduce::{Accumulator, MaxAbs, TwoTerm};
-use crate::scaled::{power, scaling_exponent};
+use crate::scaled::{narrow, power, scaling_exponent, wide};
 use crate::simd::Simd;
 use crate::sweep::{each_group, load_tail};
 
@@ -59,13 +59,6 @@ impl<T: Float, S: Simd<T>> Extended<T, S> {
     pub(crate) fn store(self) -> [<f64 as Format>::Block; 2] {
         let [a, b] = self.0;
         [a.store(), b.store()]
-    }
-
-    /// Lanes of two terms times a power of two.
-    #[inline(always)]
-    pub(crate) fn scaled(self, scale: f64) -> Self {
-        let [a, b] = self.0;
-        if Self::TERMS { Self([a * a.all(scale), b * b.all(scale)]) } else { self }
     }
 
     /// `self + a b`, of lanes of `T` that are widened.
@@ -368,7 +361,7 @@ impl<W: Simd<f64>> BlockMoments<W> {
             return None;
         }
         let shifts = is_centered.select(sum.all(0.0), sum / count).store();
-        Some(shifts.map(|shift| T::from(shift).unwrap_or_else(T::nan)))
+        Some(shifts.map(narrow))
     }
 
     /// Of which rows all elements are finite.
@@ -398,7 +391,7 @@ impl<W: Simd<f64>> BlockMoments<W> {
 
 #[inline(always)]
 fn load_shifts<T: Float, W: Simd<f64>>(simd: W, shifts: [T; ROWS_AT_ONCE]) -> Lanes<f64, W> {
-    Lanes::load(simd, &shifts.map(|shift| shift.to_f64().unwrap_or(f64::NAN)))
+    Lanes::load(simd, &shifts.map(wide))
 }
 
 #[inline(always)]

@@ -8,12 +8,12 @@ use crate::finite::Watch;
 use crate::float::{Float, Format};
 use crate::kernel::{Join, Kernel, outline};
 use crate::lanes::Lanes;
-use crate::line::{Line, Lines, inverse_power, narrow, power_below, scale_within_range};
+use crate::line::{Line, Lines, inverse_power, power_below, scale_within_range};
 use crate::long::Long;
 use crate::moments::{BlockMoments, Center, Moments, ROWS_AT_ONCE, exponent, products};
 use crate::row_map::{dot, rewrite};
 use crate::rows::{each_run, rows_at_once};
-use crate::scaled::power;
+use crate::scaled::{narrow, power};
 use crate::simd::Simd;
 use crate::sweep::sweep;
 use crate::unit::{Standard, Standards, Unit};
@@ -179,8 +179,8 @@ pub struct RowGradient<'a, T> {
     pub(crate) weight: &'a [T],
     /// The exponent of the largest weight.
     pub(crate) weight_exponent: i32,
-    /// What the terms of the sums of columns are multiplied by in `f64`, if these are wanted.
-    pub(crate) columns: Option<f64>,
+    /// What the terms of the sums of columns are multiplied by, if these are wanted.
+    pub(crate) columns: Option<T>,
     pub(crate) dx: MatMut<'a, T>,
 }
 
@@ -189,14 +189,14 @@ const PIECE: usize = 256;
 
 /// What [`RowGradient`] tells.
 #[derive(Debug)]
-pub struct Gradients {
+pub struct Gradients<T: Float> {
     /// All of `dx` is finite.
     pub(crate) finite: bool,
     /// Of the pieces, in order.
-    pub(crate) columns: Vec<ColumnSums>,
+    pub(crate) columns: Vec<ColumnSums<T>>,
 }
 
-impl Join for Gradients {
+impl<T: Float> Join for Gradients<T> {
     fn join(self, b: Self) -> Self {
         Self { finite: self.finite && b.finite, columns: self.columns.join(b.columns) }
     }
@@ -204,10 +204,10 @@ impl Join for Gradients {
 
 impl<T: Float> Kernel for RowGradient<'_, T> {
     type Elem = T;
-    type Output = Gradients;
+    type Output = Gradients<T>;
 
     #[inline(always)]
-    fn run<S: Simd<T>>(self, simd: S) -> Gradients {
+    fn run<S: Simd<T>>(self, simd: S) -> Gradients<T> {
         let Self { of, inputs, weight, weight_exponent, columns, dx } = self;
         let mut seen = Gradients { finite: true, columns: Vec::new() };
         each_run(
@@ -248,16 +248,16 @@ impl<T: Float> Kernel for RowGradient<'_, T> {
     }
 }
 
-impl Gradients {
+impl<T: Float> Gradients<T> {
     /// Adds rows, of which the first has this number.
     #[inline(always)]
-    fn add_to_columns<'a, T: Float, S: Simd<T>>(
+    fn add_to_columns<'a, S: Simd<T>>(
         &mut self,
         simd: S,
         first: usize,
         rows: impl Iterator<Item = Row<'a, T>>,
         lines: &[Line<T>],
-        scale: f64,
+        scale: T,
     ) {
         let mut summands = [Summand { line: Line::nan(), x: &[], dy: &[] }; ROWS_AT_ONCE];
         let mut len = 0;
@@ -266,7 +266,7 @@ impl Gradients {
             len += 1;
         }
         if first.is_multiple_of(PIECE) {
-            self.columns.push(ColumnSums::new::<T>(summands[0].x.len()));
+            self.columns.push(ColumnSums::new(summands[0].x.len()));
         }
         if let Some(sums) = self.columns.last_mut() {
             outline(simd, AddRows { rows: &summands[..len], scale, sums });
@@ -352,7 +352,6 @@ struct Row<'a, T> {
 
 impl<T: Float> Row<'_, T> {
     /// Writes the gradient of any row and says how it is normalised, and whether all is finite.
-    #[cold]
     #[inline(never)]
     fn gradient<S: Simd<T>>(self, simd: S, dx: &mut [T]) -> (Line<T>, bool) {
         self.write(simd, &mut *dx).unwrap_or_else(|| {
@@ -373,6 +372,8 @@ impl<T: Float> Row<'_, T> {
                     dx.fill(T::zero());
                     return Some((Line::new(Long::ZERO, Long::ZERO), true));
                 }
+                // Products of f32 leave f64 neither way; a scaled weight might be 0.
+                let weight_exponent = if T::PRODUCTS_FIT_F64 { 0 } else { weight_exponent };
                 let exponents = [exponent(simd, g)?, weight_exponent];
                 unit_gradient(unit, &moments, products(simd, [g, weight, x], exponents, &moments))
             }

@@ -5,10 +5,11 @@ use crate::error::Result;
 use crate::float::{Float, Format};
 use crate::kernel::{Join, Kernel, outline};
 use crate::lanes::{Lanes, Mask};
-use crate::line::{Line, Lines, WriteLine, narrow};
+use crate::line::{Line, Lines, WriteLine};
 use crate::long::Long;
 use crate::moments::{BlockMoments, Center, Moments, as_f64, products};
 use crate::rows::{RowFormula, RowsSeen, apply, row_by_row, rows_at_once};
+use crate::scaled::{narrow, wide};
 use crate::simd::Simd;
 use crate::unit::{Standard, Standards, Unit};
 use crate::view::{MatMut, MatRef};
@@ -104,9 +105,8 @@ impl<T: Float> RowFunction<T> {
             Self::Std(ddof) => {
                 return BlockPlan::values((moments.deviations() / g.all(free(ddof))).sqrt(), are_finite);
             }
-            Self::L1Norm | Self::L2Norm | Self::Cosine => {
-                return BlockPlan::values(moments.squares.sqrt(), are_finite);
-            }
+            Self::L2Norm => return BlockPlan::values(moments.squares.sqrt(), are_finite),
+            Self::L1Norm | Self::Cosine => return BlockPlan::values(zero, !always), // other sums
             Self::VarianceGradient(ddof) => (moments.mean(), (g + g) / g.all(free(ddof)), always),
             Self::StdGradient(ddof) => {
                 let std = (moments.deviations() / g.all(free(ddof))).sqrt();
@@ -220,7 +220,7 @@ impl<T: Float> RowMap<'_, T> {
             let moments = BlockMoments::of(simd, rows.clone().map(|[x, _]| x), map.center());
             let mut upstream = f64::fill(0.0);
             for (upstream, [_, g]) in upstream.iter_mut().zip(rows.clone()) {
-                *upstream = g[0].to_f64().unwrap_or(f64::NAN);
+                *upstream = wide(g[0]);
             }
             let plan = map.block_plan::<S>(&moments, Lanes::load(simd.wide(), &upstream));
             for (i, [x, g]) in rows.enumerate() {

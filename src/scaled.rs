@@ -157,6 +157,18 @@ impl WideSum {
     }
 }
 
+/// A number in `f64`.
+#[inline(always)]
+pub(crate) fn wide<T: Float>(x: T) -> f64 {
+    x.to_f64().unwrap_or(f64::NAN)
+}
+
+/// A number of `f64`, rounded to another type.
+#[inline(always)]
+pub(crate) fn narrow<T: Float>(x: f64) -> T {
+    T::from(x).unwrap_or_else(T::nan)
+}
+
 /// `x` in `f64`, times the scale of its type.
 pub(crate) fn widen<T: Float>(x: T) -> f64 {
     x.to_f64().unwrap_or(f64::NAN) * power::<f64>(T::WIDE_SCALE)

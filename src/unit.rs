@@ -5,6 +5,7 @@ use crate::float::Float;
 use crate::lanes::{Lanes, Mask};
 use crate::long::Long;
 use crate::moments::{BlockMoments, Center, Moments};
+use crate::scaled::wide;
 use crate::simd::Simd;
 
 /// What a row is divided by when it is normalised.
@@ -62,7 +63,7 @@ impl<T: Float> Unit<T> {
     pub(crate) fn standards<W: Simd<f64>>(self, moments: &BlockMoments<W>) -> Standards<W> {
         let squares = moments.squares;
         let (zero, one, count) = (squares.all(0.0), squares.all(1.0), squares.all(moments.count));
-        let all = |eps: T| squares.all(eps.to_f64().unwrap_or(f64::NAN));
+        let all = |eps: T| squares.all(wide(eps));
         let always = zero.eq(zero);
         let (mean, norm, is_own) = match self {
             Self::Deviation(eps) => {
@@ -71,8 +72,9 @@ impl<T: Float> Unit<T> {
             }
             Self::RootMeanSquare(eps) => ([zero; 2], (squares / count + all(eps)).sqrt(), always),
             Self::Norm(eps) => {
-                let (norm, eps) = (squares.sqrt(), all(eps));
-                ([zero; 2], norm.larger(eps), eps.lt(norm))
+                let eps = all(eps);
+                // The square of an eps of f32 is exact.
+                ([zero; 2], squares.sqrt().larger(eps), (eps * eps).lt(squares))
             }
         };
         Standards { mean, rate: one / norm, is_own, is_usual: zero.lt(norm) & moments.are_finite() }

@@ -192,6 +192,13 @@ fn a_stack_has_nothing_past_its_end() -> nanproof::Result<()> {
     Ok(())
 }
 
+/// Nothing is gone through that has no elements, whichever way it is stored.
+#[test]
+fn columns_that_no_row_has_in_place() -> nanproof::Result<()> {
+    softmax_in_place(Softmax::default(), MatMut::<f32>::column_major(&mut [], 0, usize::MAX)?)?;
+    Ok(())
+}
+
 /// The probability of what did not happen underflows, and its product with the upstream gradient does not.
 #[test]
 fn binary_cross_entropy_backward_of_a_probability_that_underflows() -> nanproof::Result<()> {

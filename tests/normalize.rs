@@ -369,6 +369,41 @@ fn sums_may_overflow_on_the_way() {
     });
 }
 
+fn columns_that_cancel<T: Float>() {
+    let (one, tiny) = (T::one(), num::<T>(2.0_f64.powi(-60)));
+    let x = [one, -one].repeat(3);
+    let [_, dw, db] = layer_norm_gradients(0.0, &x, &[one, one, tiny, tiny, -one, -one], 3).expect("finite");
+    assert_same("db", &db, &[tiny; 2]);
+    assert!(dw.iter().all(|dw| dw.abs() <= num(1e-6)));
+}
+
+#[test]
+fn sums_of_columns_that_cancel() {
+    everywhere!(columns_that_cancel);
+}
+
+#[test]
+fn gradient_of_a_norm_just_above_eps() {
+    on_every_isa(|_| {
+        let (x, dy, mut dx) = ([1.0_f32, 2.0_f32.powi(-26)], [1.0, 0.0], [f32::NAN; 2]);
+        normalize_backward(1.0, mat(&x, 1, 2), mat(&dy, 1, 2), mat_mut(&mut dx, 1, 2)).expect("finite");
+        assert_eq!(dx[1], -x[1]);
+    });
+}
+
+#[test]
+fn one_weight_far_larger_than_others() {
+    on_every_isa(|_| {
+        let (x, w) = ([1e-10_f32, -1e-10, 1e-10, -1e-10], [3e38_f32, 1e-8, 1e-8, 1e-8]);
+        let (dy, mut dx) = ([0.0, 1e36, 1e36, 1e36], [f32::NAN; 4]);
+        let gradients = LayerNormGradients { dx: mat_mut(&mut dx, 1, 4), dw: None, db: None };
+        layer_norm_backward(LayerNorm { eps: 0.0 }, mat(&x, 1, 4), Some(&w), mat(&dy, 1, 4), gradients).expect("finite");
+        for (dx, want) in dx.into_iter().zip([-5e37, 0.0, 5e37, 0.0]) {
+            assert!((dx - want).abs() < 1e33, "{dx:e} for {want:e}");
+        }
+    });
+}
+
 fn invariances<T: Float>() {
     for len in [2, 5, 16, 33, 300, 1000] {
         let x = data::<T>(len as u64, Kind::Within(4.0), len);

@@ -29,7 +29,10 @@ fn strides(rows: usize, cols: usize) -> [[usize; 2]; 5] {
     [[1, rows], [1, rows + 3], [2, 2 * rows + 1], [3 * cols, 3], [cols + 5, 1]]
 }
 
-/// A matrix with gaps of NaN.
+/// What lies in the gaps of a matrix: no operation comes to it.
+const GAP: f64 = -123.456;
+
+/// A matrix with gaps.
 struct Spread<T> {
     storage: Vec<T>,
     shape: [usize; 2],
@@ -40,7 +43,7 @@ impl<T: Float> Spread<T> {
     fn new(x: &[T], shape: [usize; 2], strides: [usize; 2]) -> Self {
         let [rows, cols] = shape;
         let span = if x.is_empty() { 0 } else { (rows - 1) * strides[0] + (cols - 1) * strides[1] + 1 };
-        let mut spread = Self { storage: vec![T::nan(); span], shape, strides };
+        let mut spread = Self { storage: vec![num(GAP); span], shape, strides };
         let mut view = spread.view_mut();
         (0..x.len()).for_each(|at| *view.get_mut(at / cols, at % cols).expect("inside") = x[at]);
         spread
@@ -61,8 +64,8 @@ impl<T: Float> Spread<T> {
         let [rows, cols] = self.shape;
         let elements = (0..rows * cols).map(|at| self.view().get(at / cols, at % cols).expect("inside")).collect();
         let mut view = self.view_mut();
-        (0..rows * cols).for_each(|at| *view.get_mut(at / cols, at % cols).expect("inside") = T::nan());
-        assert!(self.storage.iter().all(|x| x.is_nan()), "a gap was written to");
+        (0..rows * cols).for_each(|at| *view.get_mut(at / cols, at % cols).expect("inside") = num(GAP));
+        assert!(self.storage.iter().all(|&x| x == num(GAP)), "a gap was written to");
         elements
     }
 }

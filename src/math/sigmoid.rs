@@ -4,8 +4,8 @@
 //! and a quotient that is corrected once by its residue (T. J. Dekker, Numerische Mathematik 18, 1971).
 //!
 //! Method of the rest, and where the exponential is subnormal or infinite: all are rational in `t = e^-|x|`, which is at
-//! most 1 and comes in two terms and with an exponent of its own: nothing cancels, overflows, or underflows before the
-//! last step.
+//! most 1. The derivatives take it as it is where it is normal. Elsewhere it comes in two terms and with an exponent of
+//! its own: nothing cancels, overflows, or underflows before the last step.
 
 use super::exp::{
     Reduced, clamp, decay, exp_parts, has_normal_exp, normal_exp, power, scaled_product, scaled_product_of_sum,

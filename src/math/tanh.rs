@@ -154,8 +154,8 @@ fn tanh_by_exponential<S: Simd<f64>>(x: Lanes<f64, S>) -> Lanes<f64, S> {
 
 /// `g` times the derivative of `tanh` at `x`: `g 4t / (1 + t)^2` with `t = e^(-2|x|)`.
 ///
-/// All `x` and `g`. Taken from `x`, not from `tanh x`, which is 1 long before the derivative is 0; and with `t` in parts,
-/// so that the product is right where `t` underflows. `x = +-Inf` gives 0 times `g`, NaN gives NaN.
+/// All `x` and `g`. Taken from `x`, not from `tanh x`, which is 1 long before the derivative is 0; and with `t` in parts
+/// where it underflows, so that the product is right there too. `x = +-Inf` gives 0 times `g`, NaN gives NaN.
 ///
 /// Largest error: f32 3.32 ULP, over all `x` with one `g` each, at 2.767858; f64 2.6 ULP, sampled.
 #[inline(always)]

@@ -244,7 +244,7 @@ fn extremes<T: Float>(operation: &'static str, end: End, x: MatRef<'_, T>, y: &m
 }
 
 /// Rows whose extreme entries are found before their places are.
-const ROWS_AT_ONCE: usize = 64;
+const ROWS_TOGETHER: usize = 64;
 
 fn places<T: Float>(operation: &'static str, end: End, x: MatRef<'_, T>, columns: &mut [usize]) -> Result<()> {
     check_len(operation, "columns", columns.len(), x.rows(), "the number of rows of x")?;
@@ -252,9 +252,9 @@ fn places<T: Float>(operation: &'static str, end: End, x: MatRef<'_, T>, columns
         return Err(Error::Argument { operation, argument: "x", problem: "has rows without entries" });
     }
     let mut has_nan = false;
-    let mut extremes = [T::zero(); ROWS_AT_ONCE];
-    for (k, columns) in columns.chunks_mut(ROWS_AT_ONCE).enumerate() {
-        let (x, extremes) = (x.rows_from(k * ROWS_AT_ONCE).rows_before(columns.len()), &mut extremes[..columns.len()]);
+    let mut extremes = [T::zero(); ROWS_TOGETHER];
+    for (k, columns) in columns.chunks_mut(ROWS_TOGETHER).enumerate() {
+        let (x, extremes) = (x.rows_from(k * ROWS_TOGETHER).rows_before(columns.len()), &mut extremes[..columns.len()]);
         write_extremes(end, x, extremes)?;
         has_nan |= extremes.iter().any(|x| x.is_nan());
         each_row([x], MatMut::new(&mut [], x.rows(), 0)?, |i, [row], _| columns[i] = place(extremes[i], row));

@@ -8,12 +8,11 @@ use crate::error::{Error, Result, check_len, check_shape};
 use crate::finite::{Operand, diagnose, overflow_or_invalid};
 use crate::float::Float;
 use crate::kernel::launch;
-use crate::line::narrow;
 use crate::reduce::MaxAbs;
 use crate::row_gradient::{GradientOf, RowGradient};
 use crate::row_map::{RowFunction, RowMap, map_rows};
 use crate::rows::apply;
-use crate::scaled::{ldexp, power, scaling_exponent};
+use crate::scaled::{ldexp, narrow, power, scaling_exponent};
 use crate::unit::Unit;
 use crate::view::{MatMut, MatRef};
 
@@ -106,8 +105,9 @@ pub struct LayerNormGradients<'a, T> {
 ///
 /// Nothing but `x` is needed of the forward pass: mean and rate are computed again from the row, which is at hand, with
 /// more digits than could have been stored. The error is at most `8 u rate (|g| + |mean(g)| + |z mean(g z)|)`,
-/// `3 u sum(|dy z|)` and `u |db|` with `u = 2^-24` or `2^-53`. The sums of rows are added in an order that depends on
-/// their number alone. A row of equal elements with `eps = 0` has gradient 0, for which its `dy` is not read.
+/// `3 u sum(|dy z|)` and `u |db|` with `u = 2^-24` or `2^-53`; to that of `dx` comes what sums of `f32` lose in `f64`, at
+/// most `(n + 64) 2^-53 rate max |g|` in rows `n` long. The sums of rows are added in an order that depends on their
+/// number alone. A row of equal elements with `eps = 0` has gradient 0, for which its `dy` is not read.
 ///
 /// # Errors
 /// As [`layer_norm`]; [`Error::Shape`] also if a gradient does not fit.
@@ -398,9 +398,9 @@ fn backward<T: Float>(
         let is_finite = write_columns(&seen.columns, shift, [dw.as_deref_mut(), db.as_deref_mut()]);
         Ok(seen.finite && is_finite)
     };
-    // Partial sums of f64 may overflow though the sums do not: then once more, scaled.
+    // Partial sums may overflow though the sums do not: then once more, scaled.
     let headroom = (usize::BITS - x.rows().leading_zeros()) + (usize::BITS - x.cols().leading_zeros()) / 2 + 2;
-    if sums(0)? || (!T::PRODUCTS_FIT_F64 && sums(headroom.cast_signed())?) {
+    if sums(0)? || sums(headroom.cast_signed())? {
         return Ok(());
     }
     let (dx, dy) = (dx.as_ref(), Operand::matrix("dy", dy));
@@ -413,12 +413,13 @@ fn backward<T: Float>(
 
 /// Adds the sums of pieces in order and writes them times `2^shift`, scaled ones in place of what is not finite alone;
 /// whether all that was wanted is finite.
-fn write_columns<T: Float>(pieces: &[ColumnSums], shift: i32, wanted: [Option<&mut [T]>; 2]) -> bool {
+fn write_columns<T: Float>(pieces: &[ColumnSums<T>], shift: i32, [dw, db]: [Option<&mut [T]>; 2]) -> bool {
+    let mut wanted = [dw.unwrap_or_default().chunks_mut(T::LANES), db.unwrap_or_default().chunks_mut(T::LANES)];
+    let blocks = wanted.iter().map(ExactSizeIterator::len).fold(0, usize::max);
     let mut is_finite = true;
-    for (which, sums) in wanted.into_iter().enumerate() {
-        for (j, sums) in sums.into_iter().flat_map(|sums| sums.chunks_mut(T::LANES)).enumerate() {
-            let totals = ColumnSums::totals::<T>(pieces, which, j);
-            for (sum, total) in sums.iter_mut().zip(totals) {
+    for j in 0..blocks {
+        for (sums, totals) in wanted.iter_mut().zip(ColumnSums::totals(pieces, j)) {
+            for (sum, total) in sums.next().into_iter().flatten().zip(totals) {
                 if shift == 0 || !sum.is_finite() {
                     *sum = narrow(ldexp(total.value_or_infinity(), shift));
                 }

@@ -15,7 +15,7 @@ use crate::math::Function;
 use crate::reduce::{MaxAbs, TwoTerm};
 use crate::row_map::{RowFunction, map_rows};
 use crate::rows::each_row;
-use crate::scaled::{Scaled, ldexp, power};
+use crate::scaled::{Scaled, ldexp, narrow, power, wide};
 use crate::sweep::map;
 use crate::view::{MatMut, MatRef};
 
@@ -202,14 +202,6 @@ fn each_row_while_finite<T: Float>(
         }
     });
     is_finite
-}
-
-fn wide<T: Float>(x: T) -> f64 {
-    x.to_f64().unwrap_or(f64::NAN)
-}
-
-fn narrow<T: Float>(x: f64) -> T {
-    T::from(x).unwrap_or_else(T::nan)
 }
 
 /// Elements that powers are taken of at once.

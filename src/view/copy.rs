@@ -109,6 +109,9 @@ impl<T: Float> Kernel for CopyMatrix<'_, T> {
     #[inline(always)]
     fn run<S: Simd<T>>(self, simd: S) {
         let Self { x, y } = if self.y.layout.col_stride == 1 { self } else { Self { x: self.x.t(), y: self.y.t() } };
+        if x.area() == 0 {
+            return; // there may be any number of rows or columns
+        }
         let has_lines = x.layout.row_stride == 1 && y.layout.col_stride == 1;
         if has_lines && x.rows().min(x.cols()) >= T::LANES {
             copy_squares(simd, x, y);
