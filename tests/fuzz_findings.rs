@@ -8,7 +8,7 @@ use nanproof::{
     cross_entropy_backward, cross_entropy_in_place, cross_entropy_with_gradient, dot_backward, elu, kl_divergence,
     kl_divergence_backward, l2_norm_backward, layer_norm_backward, log_softmax_with, logsumexp, lp_norm,
     lp_norm_backward, lp_norm_rows_backward, matmul_backward, mean_rows, normalize_backward, rms_norm_backward,
-    safe_div_backward, safe_pow_backward, softmax, std_rows_backward, sum_backward, xlogy_backward,
+    safe_div_backward, safe_pow_backward, softmax, softmax_in_place, std_rows_backward, sum_backward, xlogy_backward,
 };
 
 /// The gradients multiply by transposes; a report speaks of the operands as they were passed in.

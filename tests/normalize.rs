@@ -397,7 +397,8 @@ fn one_weight_far_larger_than_others() {
         let (x, w) = ([1e-10_f32, -1e-10, 1e-10, -1e-10], [3e38_f32, 1e-8, 1e-8, 1e-8]);
         let (dy, mut dx) = ([0.0, 1e36, 1e36, 1e36], [f32::NAN; 4]);
         let gradients = LayerNormGradients { dx: mat_mut(&mut dx, 1, 4), dw: None, db: None };
-        layer_norm_backward(LayerNorm { eps: 0.0 }, mat(&x, 1, 4), Some(&w), mat(&dy, 1, 4), gradients).expect("finite");
+        layer_norm_backward(LayerNorm { eps: 0.0 }, mat(&x, 1, 4), Some(&w), mat(&dy, 1, 4), gradients)
+            .expect("finite");
         for (dx, want) in dx.into_iter().zip([-5e37, 0.0, 5e37, 0.0]) {
             assert!((dx - want).abs() < 1e33, "{dx:e} for {want:e}");
         }
