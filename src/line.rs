@@ -20,7 +20,7 @@ pub(crate) struct Line<T> {
 }
 
 /// The factor, after scaling, is about `2^-FACTOR`.
-const FACTOR: i32 = 4;
+pub(crate) const FACTOR: i32 = 4;
 
 /// The scaled mean is at most this power of two: the scaled row does not overflow where its difference from it does not.
 fn room<T: Float>() -> i32 {

@@ -8,7 +8,7 @@ use crate::finite::Watch;
 use crate::float::{Float, Format};
 use crate::kernel::{Join, Kernel, outline};
 use crate::lanes::Lanes;
-use crate::line::{Line, Lines, inverse_power, power_below, scale_within_range};
+use crate::line::{FACTOR, Line, Lines, inverse_power, power_below, scale_within_range};
 use crate::long::Long;
 use crate::moments::{BlockMoments, Center, Moments, ROWS_AT_ONCE, exponent, products};
 use crate::row_map::{dot, rewrite};
@@ -79,7 +79,7 @@ struct Combined<T> {
 impl<T: Float> Combined<T> {
     #[inline(never)]
     fn new(&Combination { mean, p, q, k }: &Combination) -> Self {
-        let exponent = (-4 - p.log2()).clamp(2 - T::BIAS, T::BIAS - 2);
+        let exponent = (-FACTOR - p.log2()).clamp(2 - T::BIAS, T::BIAS - 2);
         let (g_scale, g_factor) = (power(-exponent), p.round(exponent));
         Self { g_scale, g_factor, line: Line::new(mean, q), constant: k.round(0) }
     }
@@ -112,7 +112,7 @@ impl Combinations {
             Unit::Norm(_) => (products, zero),
         };
         let q = is_own.select(-(along * rate * rate * rate), zero);
-        let g_scale = scale_within_range::<T, W>(power_below(rate) * rate.all(16.0));
+        let g_scale = scale_within_range::<T, W>(power_below(rate) * rate.all(power(FACTOR)));
         let infinity = sum.all(f64::INFINITY);
         let is_finite = sum.abs().lt(infinity) & products.abs().lt(infinity);
         Self {

@@ -171,7 +171,7 @@ pub(crate) fn narrow<T: Float>(x: f64) -> T {
 
 /// `x` in `f64`, times the scale of its type.
 pub(crate) fn widen<T: Float>(x: T) -> f64 {
-    x.to_f64().unwrap_or(f64::NAN) * power::<f64>(T::WIDE_SCALE)
+    wide(x) * power::<f64>(T::WIDE_SCALE)
 }
 
 /// What a sum of products of widened numbers stands for.

@@ -118,8 +118,7 @@ pub fn ln_1p<T: Float>(x: &[T], y: &mut [T]) -> Result<()> {
 ///
 /// Subnormal numbers included. Gradient: `dx = dy / (x ln 2)`.
 ///
-/// Largest error: see the table of [`math`](crate::math). Source: that of [`ln`], with
-/// `1 / ln 2` in two terms.
+/// Largest error: see the table of [`math`](crate::math). Source: that of [`ln`], with `1 / ln 2` in two terms.
 ///
 /// # Errors
 /// As [`ln`].
