@@ -166,12 +166,12 @@ impl<'a, T: Float> Gemm<'a, T> {
         &mut self,
         simd: S,
         place: Place,
-        in_place: bool,
+        access: Access,
         left: &mut [T],
         right: &mut [T],
     ) -> bool {
         let b = self.b.window(place.lines.clone(), place.cols.clone());
-        let (slab, rows) = (Slab::new::<S, BLOCKS>(simd, b, in_place, right), self.c.rows());
+        let (slab, rows) = (Slab::new::<S, BLOCKS>(simd, b, access, right), self.c.rows());
         let a = self.a.window(0..rows, place.lines.clone());
         let left = LeftSide::new(a, reads_little::<T, BLOCKS>(slab.b.cols()), left);
         each_band::<_, S, ROWS, MID, LOW>(simd, rows, &mut Pass::<T, BLOCKS> { gemm: self, left, slab, place })
@@ -237,7 +237,16 @@ impl<T: Float> Tiled<T> for Gemm<'_, T> {
         let widest = BLOCKS * T::LANES;
         let (m, n, depth) = (self.c.rows(), self.c.cols(), self.a.cols().min(T::K_BLOCK));
         let area = if is_aligned(self.b) { DIRECT_AREA } else { UNALIGNED_AREA };
-        let in_place = is_direct(self.b) && (m < DIRECT_ROWS || n * depth <= area);
+        let access = if !is_direct(self.b) {
+            Access::Packed
+        } else if m < DIRECT_ROWS || n * depth <= area {
+            Access::InPlace
+        } else if self.b.area() <= LARGE {
+            Access::Copied
+        } else {
+            Access::Packed
+        };
+        let in_place = access == Access::InPlace;
         // Columns at the end that fit half a tile are computed by halves of tiles.
         let narrow = if n % widest <= T::LANES { n % widest } else { 0 };
         let step = if in_place { n } else { SLAB_LINES / T::K_BLOCK * widest };
@@ -259,9 +268,9 @@ impl<T: Float> Tiled<T> for Gemm<'_, T> {
                 let depth = T::K_BLOCK.min(self.a.cols() - start);
                 let place = Place { cols: col..col + cols, lines: start..start + depth };
                 finite &= if is_narrow {
-                    self.pass::<S, ROWS, MID, LOW, 1>(simd, place, in_place, left, right)
+                    self.pass::<S, ROWS, MID, LOW, 1>(simd, place, access, left, right)
                 } else {
-                    self.pass::<S, ROWS, MID, LOW, BLOCKS>(simd, place, in_place, left, right)
+                    self.pass::<S, ROWS, MID, LOW, BLOCKS>(simd, place, access, left, right)
                 };
             }
             self.activate(simd, col..end);
@@ -291,38 +300,54 @@ fn bytes<T>(stride: usize) -> usize {
 }
 
 /// Columns of B within a k-block.
-#[derive(Clone, Copy)]
 struct Slab<'a, T> {
     b: MatRef<'a, T>,
-    /// The panels from column `packed_from` on.
-    packed: &'a [T],
+    /// Room for the panels from a column on: those before it are read where they are.
+    packed: &'a mut [T],
     packed_from: usize,
+    /// The column from which on they are packed; the others are packed by the tiles of the first band.
+    ready_from: usize,
+}
+
+/// How the tiles come to the whole panels of B.
+#[derive(Clone, Copy, PartialEq)]
+enum Access {
+    /// They are packed first.
+    Packed,
+    /// The first tile that reads one packs it: the time that takes is that of the arithmetic.
+    Copied,
+    /// They are read where they are.
+    InPlace,
 }
 
 impl<'a, T: Float> Slab<'a, T> {
     /// Packs what tiles of this width cannot read where it is, or all.
     #[inline(always)]
-    fn new<S: Simd<T>, const BLOCKS: usize>(simd: S, b: MatRef<'a, T>, in_place: bool, packed: &'a mut [T]) -> Self {
-        let (cols, width) = (b.cols(), BLOCKS * T::LANES);
-        let packed_from = if in_place { cols / width * width } else { 0 };
-        if packed_from < cols {
-            pack_panels::<T, S, BLOCKS>(simd, b.window(0..b.rows(), packed_from..cols), packed);
+    fn new<S: Simd<T>, const BLOCKS: usize>(simd: S, b: MatRef<'a, T>, access: Access, packed: &'a mut [T]) -> Self {
+        let (rows, cols, width) = (b.rows(), b.cols(), BLOCKS * T::LANES);
+        let whole = cols / width * width;
+        let packed_from = if access == Access::InPlace { whole } else { 0 };
+        let ready_from = if access == Access::Packed { 0 } else { whole };
+        if ready_from < cols {
+            let packed = &mut packed[(ready_from - packed_from) * rows..];
+            pack_panels::<T, S, BLOCKS>(simd, b.window(0..rows, ready_from..cols), packed);
         }
-        Self { b, packed, packed_from }
+        Self { b, packed, packed_from, ready_from }
     }
 
     /// The panel at a column of the slab.
     #[inline(always)]
-    fn panel<const BLOCKS: usize>(self, col: usize) -> Right<'a, T, BLOCKS> {
-        let Self { b, packed, packed_from } = self;
-        let width = BLOCKS * T::LANES;
-        if col < packed_from && b.row_stride() == width {
-            Right::Packed(T::blocks(b.tail(0, col)).0.as_chunks().0) // as good as packed
-        } else if col < packed_from {
-            Right::Lines(b.tail(0, col), b.row_stride().max(width))
-        } else {
-            Right::Packed(T::blocks(&packed[(col - packed_from) * b.rows()..]).0.as_chunks().0)
+    fn panel<const BLOCKS: usize>(&mut self, col: usize) -> Right<'_, T, BLOCKS> {
+        let &mut Self { b, ref mut packed, packed_from, ready_from } = self;
+        let (lines, stride, width) = (b.tail(0, col), b.row_stride(), BLOCKS * T::LANES);
+        if col < packed_from && stride == width {
+            return Right::Packed(T::blocks(lines).0.as_chunks().0); // as good as packed
         }
+        if col < packed_from {
+            return Right::Lines(lines, stride.max(width));
+        }
+        let packed = T::blocks_mut(&mut packed[(col - packed_from) * b.rows()..]).0.as_chunks_mut().0;
+        if col < ready_from { Right::Copied(lines, stride.max(width), packed) } else { Right::Packed(packed) }
     }
 }
 
@@ -397,13 +422,13 @@ impl<T: Float, const BLOCKS: usize> Banded for Pass<'_, '_, T, BLOCKS> {
         let Self { gemm, left, slab, place } = self;
         let depth = slab.b.rows();
         // Once for all tiles of the band.
-        match left.band::<ROWS>(row) {
+        let finite = match left.band::<ROWS>(row) {
             Left::Rows(rows) => {
                 let rows = of_depth(&rows, depth);
                 tiles::<T, S, ROWS, BLOCKS>(
                     simd,
                     gemm,
-                    *slab,
+                    slab,
                     place,
                     row,
                     #[inline(always)]
@@ -413,13 +438,15 @@ impl<T: Float, const BLOCKS: usize> Banded for Pass<'_, '_, T, BLOCKS> {
             Left::Columns(columns, stride) => tiles::<T, S, ROWS, BLOCKS>(
                 simd,
                 gemm,
-                *slab,
+                slab,
                 place,
                 row,
                 #[inline(always)]
                 |p, i| columns[p * stride..][..ROWS][i],
             ),
-        }
+        };
+        slab.ready_from = slab.packed_from;
+        finite
     }
 }
 
@@ -428,7 +455,7 @@ impl<T: Float, const BLOCKS: usize> Banded for Pass<'_, '_, T, BLOCKS> {
 fn tiles<T: Float, S: Simd<T>, const ROWS: usize, const BLOCKS: usize>(
     simd: S,
     gemm: &mut Gemm<'_, T>,
-    slab: Slab<'_, T>,
+    slab: &mut Slab<'_, T>,
     place: &Place,
     row: usize,
     a: impl Fn(usize, usize) -> T,

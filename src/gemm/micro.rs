@@ -14,12 +14,13 @@ pub(super) enum Left<'a, T, const ROWS: usize> {
 }
 
 /// Columns of B within a k-block, as wide as a tile.
-#[derive(Clone, Copy)]
 pub(super) enum Right<'a, T: Float, const BLOCKS: usize> {
     /// Packed: one line after the other.
     Packed(&'a [[T::Block; BLOCKS]]),
     /// Where they are: lines that begin so far from each other.
     Lines(&'a [T], usize),
+    /// The same, and packed on the way.
+    Copied(&'a [T], usize, &'a mut [[T::Block; BLOCKS]]),
 }
 
 /// The sums of a tile, block by block.
@@ -89,17 +90,45 @@ pub(super) fn chains<T: Float, S: Simd<T>, const ROWS: usize, const BLOCKS: usiz
                 step(&mut sums, &a, p, &lines[p]);
             }
         }
-        Right::Lines(mut rest, stride) => {
-            for p in 0..depth {
-                let Some(line) = T::blocks(rest).0.first_chunk() else { break };
-                step(&mut sums, &a, p, line);
-                // The last line may be shorter than the stride.
-                let Some(next) = rest.get(stride..) else { break };
-                rest = next;
-            }
+        Right::Lines(lines, stride) => each_line(
+            lines,
+            stride,
+            depth,
+            #[inline(always)]
+            |p, line| step(&mut sums, &a, p, line),
+        ),
+        Right::Copied(lines, stride, packed) => {
+            let packed = &mut packed[..depth];
+            each_line(
+                lines,
+                stride,
+                depth,
+                #[inline(always)]
+                |p, line| {
+                    packed[p] = *line;
+                    step(&mut sums, &a, p, line);
+                },
+            );
         }
     }
     sums
+}
+
+/// Calls `f` with the beginnings of so many lines of B.
+#[inline(always)]
+fn each_line<T: Float, const BLOCKS: usize>(
+    mut rest: &[T],
+    stride: usize,
+    depth: usize,
+    mut f: impl FnMut(usize, &[T::Block; BLOCKS]),
+) {
+    for p in 0..depth {
+        let Some(line) = T::blocks(rest).0.first_chunk() else { break };
+        f(p, line);
+        // The last line may be shorter than the stride.
+        let Some(next) = rest.get(stride..) else { break };
+        rest = next;
+    }
 }
 
 /// Adds the products of column `p` of A and a line of B.

@@ -6,7 +6,7 @@ use core::ops::Range;
 
 use super::left::LeftSide;
 use super::micro::{Sums, no_sums, tile};
-use super::{Banded, Gemm, Slab, Store, Target, each_band, store_all};
+use super::{Access, Banded, Gemm, Slab, Store, Target, each_band, store_all};
 use crate::finite::Watch;
 use crate::float::Float;
 use crate::lanes::Lanes;
@@ -46,7 +46,7 @@ pub(super) fn multiply<
                 let lines = line..end.min(line + LINES);
                 let b = gemm.b.window(lines.clone(), cols.clone());
                 let left = LeftSide::new(gemm.a.window(0..m, lines), true, left);
-                let slab = Slab::new::<S, BLOCKS>(simd, b, true, tail);
+                let slab = Slab::new::<S, BLOCKS>(simd, b, Access::InPlace, tail);
                 each_band::<_, S, ROWS, MID, LOW>(simd, m, &mut Piece::<T, BLOCKS> { left, slab, sums });
             }
             let store = gemm.store(start);
@@ -92,7 +92,8 @@ impl<T: Float, const BLOCKS: usize> Banded for Piece<'_, T, BLOCKS> {
                     tile_sums[i][j] = Lanes::load(simd, &sums[i][j]);
                 }
             }
-            let tile_sums = tile(tile_sums, &left, slab.panel(col), slab.b.rows());
+            let depth = slab.b.rows();
+            let tile_sums = tile(tile_sums, &left, slab.panel(col), depth);
             for i in 0..ROWS {
                 sums[i] = store_all(tile_sums[i]);
             }
