@@ -3,7 +3,7 @@
 //! ```text
 //! for columns of B that fit the L2 cache together with their k-block     (SLAB_LINES)
 //!   for k-blocks                                                         (Float::K_BLOCK)
-//!     pack that part of B, unless it is as good where it is
+//!     pack that part of B, unless it is as good where it is              (Access: or the first tiles pack it)
 //!     for rows of A, a register tile at a time                           (ROWS, MID or LOW)
 //!       pack them, unless they are as good where they are                (left::LeftSide)
 //!       for columns of that part of B, a register tile at a time         (BLOCKS): micro::chains, then store
@@ -160,6 +160,21 @@ impl<'a, T: Float> Gemm<'a, T> {
         Store { alpha: self.alpha, old: if start == 0 { self.old } else { Old::Scaled(T::one()) } }
     }
 
+    /// How the tiles come to B. One that lies in memory is packed first: in pieces that are long, and not in those of tiles.
+    #[inline(always)]
+    fn access(&self) -> Access {
+        let area = if is_aligned(self.b) { DIRECT_AREA } else { UNALIGNED_AREA };
+        if !is_direct(self.b) {
+            Access::Packed
+        } else if self.c.rows() < DIRECT_ROWS || self.b.cols() * self.b.rows().min(T::K_BLOCK) <= area {
+            Access::InPlace
+        } else if self.b.area() <= LARGE {
+            Access::Copied
+        } else {
+            Access::Packed
+        }
+    }
+
     /// Multiplies a part of B with all rows of A; whether what is written is finite.
     #[inline(always)]
     fn pass<S: Simd<T>, const ROWS: usize, const MID: usize, const LOW: usize, const BLOCKS: usize>(
@@ -236,16 +251,7 @@ impl<T: Float> Tiled<T> for Gemm<'_, T> {
         }
         let widest = BLOCKS * T::LANES;
         let (m, n, depth) = (self.c.rows(), self.c.cols(), self.a.cols().min(T::K_BLOCK));
-        let area = if is_aligned(self.b) { DIRECT_AREA } else { UNALIGNED_AREA };
-        let access = if !is_direct(self.b) {
-            Access::Packed
-        } else if m < DIRECT_ROWS || n * depth <= area {
-            Access::InPlace
-        } else if self.b.area() <= LARGE {
-            Access::Copied
-        } else {
-            Access::Packed
-        };
+        let access = self.access();
         let in_place = access == Access::InPlace;
         // Columns at the end that fit half a tile are computed by halves of tiles.
         let narrow = if n % widest <= T::LANES { n % widest } else { 0 };
@@ -314,7 +320,7 @@ struct Slab<'a, T> {
 enum Access {
     /// They are packed first.
     Packed,
-    /// The first tile that reads one packs it: the time that takes is that of the arithmetic.
+    /// The first tile that reads one packs it, which its arithmetic hides.
     Copied,
     /// They are read where they are.
     InPlace,
