@@ -250,7 +250,7 @@ impl<T: Float> Tiled<T> for Gemm<'_, T> {
             return outline(simd, Narrow::<T, MID, 3>(&mut self));
         }
         let widest = BLOCKS * T::LANES;
-        let (m, n, depth) = (self.c.rows(), self.c.cols(), self.a.cols().min(T::K_BLOCK));
+        let (n, depth) = (self.c.cols(), self.a.cols().min(T::K_BLOCK));
         let access = self.access();
         let in_place = access == Access::InPlace;
         // Columns at the end that fit half a tile are computed by halves of tiles.
