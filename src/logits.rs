@@ -55,9 +55,21 @@ impl<'a, T: Float> Logits<'a, T> {
     /// A logit as it is read; `None` outside.
     pub(crate) fn get(&self, i: usize, j: usize) -> Option<T> {
         let x = self.x?.get(i, j)?;
-        let scaled = if self.scale == T::one() { x } else { x * self.scale };
-        let biased = self.bias.map_or(scaled, |bias| bias.get(i, j).map_or(scaled, |bias| scaled + bias));
-        Some(if self.keeps(i, j) { biased } else { T::neg_infinity() })
+        let bias = self.bias.and_then(|bias| bias.get(i, j));
+        let scaled = || if self.scale == T::one() { x } else { x * self.scale };
+        let read = || bias.map_or_else(scaled, |bias| self.biased(scaled(), x, bias));
+        Some(if self.keeps(i, j) { read() } else { T::neg_infinity() })
+    }
+
+    /// A scaled logit with its bias, which may bring back a product of numbers that has left the range.
+    fn biased(&self, scaled: T, x: T, bias: T) -> T {
+        if scaled.is_infinite() && x.is_finite() { self.in_range(x, Some(bias)).value() } else { scaled + bias }
+    }
+
+    /// `scale x + bias`, the product and the sum rounded once each, in a range that nothing leaves.
+    fn in_range(&self, x: T, bias: Option<T>) -> Scaled<T> {
+        let product = Scaled::new(self.scale, 0).mul(Scaled::new(x, 0));
+        bias.map_or(product, |bias| product.add(Scaled::new(bias, 0)))
     }
 
     /// The operands, without what is masked or `-inf`.
@@ -144,30 +156,38 @@ impl<'a, T: Float> Logits<'a, T> {
     /// Turns the copy of row `i` of `x` into what it is read as.
     #[inline(always)]
     fn read_copy(&self, i: usize, x: MatRef<'_, T>, copy: &mut [T]) {
-        self.read(i, copy);
+        if self.scale != T::one() {
+            copy.iter_mut().for_each(|x| *x = *x * self.scale);
+        }
+        if let Some(bias) = self.bias {
+            if self.scale.abs() > T::one() && copy.iter().fold(false, |any, x| any | x.is_infinite()) {
+                self.add_bias_to_any(i, x, bias, copy);
+            } else {
+                bias.zip_row(i, copy, |x, bias| *x = *x + bias);
+            }
+        }
+        self.hide(i, copy);
         if self.is_relative && leaves_range(copy) {
             x.zip_row(i, copy, |copy, x| *copy = x);
             self.read_below_largest(i, copy);
         }
     }
 
-    /// Turns the numbers of a row into what they are read as.
-    #[inline(always)]
-    pub(crate) fn read(&self, i: usize, row: &mut [T]) {
-        if self.scale != T::one() {
-            row.iter_mut().for_each(|x| *x = *x * self.scale);
+    /// Adds the bias to scaled logits, some of which are infinite.
+    #[cold]
+    fn add_bias_to_any(&self, i: usize, x: MatRef<'_, T>, bias: MatRef<'_, T>, scaled: &mut [T]) {
+        for (scaled, (&x, &bias)) in scaled.iter_mut().zip(x.row_iter(i).zip(bias.row_iter(i))) {
+            *scaled = self.biased(*scaled, x, bias);
         }
-        if let Some(bias) = self.bias {
-            bias.zip_row(i, row, |x, bias| *x = *x + bias);
-        }
-        self.hide(i, row);
     }
 
     /// The same less the largest of them, of a row that leaves the range: what small numbers lose is nothing to that.
     #[cold]
     fn read_below_largest(&self, i: usize, row: &mut [T]) {
         let (down, up) = (power::<T>(-(T::BIAS / 2 + 3)), power::<T>(T::BIAS / 2 + 3));
-        row.iter_mut().for_each(|x| *x = (*x * down) * (self.scale * down));
+        // A scale that is lost on the way down does not lift what is lost; but infinities times 0 are no numbers.
+        let (scale, low_scale) = (self.scale, self.scale * down);
+        row.iter_mut().for_each(|x| *x = if x.is_finite() { (*x * down) * low_scale } else { *x * scale });
         if let Some(bias) = self.bias {
             bias.zip_row(i, row, |x, bias| *x = *x + bias * down * down);
         }
@@ -186,6 +206,12 @@ impl<'a, T: Float> Logits<'a, T> {
             .any(|j| self.keeps(i, j) && is_possible(x.get(i, j)) && self.bias.is_none_or(|b| is_possible(b.get(i, j))))
     }
 
+    /// Whether each of the `cols` logits of row `i` is `-inf` whatever `x` is.
+    pub(crate) fn rules_out(&self, i: usize, cols: usize) -> bool {
+        let is_possible = |j| self.bias.is_none_or(|bias| bias.get(i, j) != Some(T::neg_infinity()));
+        !(0..cols).any(|j| self.keeps(i, j) && is_possible(j))
+    }
+
     /// Whether a logit that is made of numbers may be read as `-inf`.
     pub(crate) fn may_sink(&self) -> bool {
         self.scale.abs() > T::one() || self.bias.is_some()
@@ -199,10 +225,10 @@ impl<'a, T: Float> Logits<'a, T> {
             && self.bias.is_none_or(|bias| is_number(bias.get(i, j)))
     }
 
-    /// `scale x + bias`, in a range that nothing leaves.
-    pub(crate) fn wide(&self, i: usize, j: usize) -> Scaled<f64> {
-        let [x, bias] = [self.x, self.bias].map(|x| Scaled::of(x.and_then(|x| x.get(i, j)).unwrap_or_else(T::zero)));
-        Scaled::of(self.scale).mul(x).add(bias)
+    /// A logit made of numbers alone, in a range that nothing leaves.
+    pub(crate) fn wide(&self, i: usize, j: usize) -> Scaled<T> {
+        let x = self.x.and_then(|x| x.get(i, j)).unwrap_or_else(T::zero);
+        self.in_range(x, self.bias.and_then(|bias| bias.get(i, j)))
     }
 
     /// Makes `-inf` of what is masked.

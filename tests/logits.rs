@@ -6,12 +6,13 @@ mod common;
 use common::{Kind, Rng, Worst, assert_same, data, draw, mat, mat_mut, num, nums, on_every_isa, report, same, wide};
 use nanproof::reference::{self, Wide, ulp_error};
 use nanproof::{
-    Class, CrossEntropy, Error, Float, Index, LogSumExp, MatRef, Origin, Reduction, Softmax, Targets, argmax_rows,
-    argmin_rows, binary_cross_entropy, binary_cross_entropy_backward, cross_entropy, cross_entropy_backward,
-    cross_entropy_in_place, cross_entropy_with_gradient, kl_divergence, kl_divergence_backward, log_softmax,
-    log_softmax_with, logsumexp, logsumexp_backward, logsumexp_backward_with, logsumexp_weighted,
-    logsumexp_weighted_backward, max_rows, max_rows_backward, min_rows, min_rows_backward, softmax, softmax_backward,
-    softmax_backward_with, softmax_entropy, softmax_entropy_backward, softmax_in_place, softmax_with,
+    Class, CrossEntropy, EmptyRow, Error, Float, Index, LogSumExp, MatRef, Origin, Reduction, Softmax, Targets,
+    argmax_rows, argmin_rows, binary_cross_entropy, binary_cross_entropy_backward, cross_entropy,
+    cross_entropy_backward, cross_entropy_in_place, cross_entropy_with_gradient, kl_divergence, kl_divergence_backward,
+    log_softmax, log_softmax_backward_with, log_softmax_with, logsumexp, logsumexp_backward, logsumexp_backward_with,
+    logsumexp_weighted, logsumexp_weighted_backward, logsumexp_with, max_rows, max_rows_backward, min_rows,
+    min_rows_backward, softmax, softmax_backward, softmax_backward_with, softmax_entropy, softmax_entropy_backward,
+    softmax_in_place, softmax_with,
 };
 
 const SHAPES: [(usize, usize); 8] = [(1, 1), (2, 3), (3, 16), (4, 17), (2, 63), (2, 64), (3, 65), (2, 300)];
@@ -175,7 +176,7 @@ fn out_of_range<T: Float>() {
             assert_eq!(result, Ok(empty), "{context}");
         }
         let (mut sum, is_in_range) = ([T::nan()], want[2] == one || empty > 0);
-        let result = nanproof::logsumexp_with(options, mat(&x, 1, 3), &mut sum);
+        let result = logsumexp_with(options, mat(&x, 1, 3), &mut sum);
         assert_eq!(result.is_ok(), is_in_range, "{context}: {result:?}");
         if !is_in_range {
             assert_eq!(report(result).origin, Origin::Overflow, "{context}");
@@ -190,6 +191,138 @@ fn out_of_range<T: Float>() {
 #[test]
 fn logits_out_of_range() {
     everywhere!(out_of_range);
+}
+
+/// What leaves the range on the way to a logit is brought back by its bias, or counts for nothing beside one of `-inf`.
+fn brought_back<T: Float>() {
+    let (max, lowest) = (T::max_value(), T::neg_infinity());
+    let [zero, half, one, two, least] = [0.0, 0.5, 1.0, 2.0, 5e-324].map(num::<T>);
+    let least = if least.is_zero() { T::min_positive_value() * T::epsilon() } else { least };
+    let large = max * num(0.875);
+    // The scale, the logits, their bias, and what they are read as.
+    let cases = [
+        (two, [-large, -large * half], [max, zero], [-large - (large - max), -large]),
+        (two, [-large, -large * half], [large, zero], [-large, -large]),
+        (two, [large, one], [lowest, zero], [lowest, two]),
+        (two, [large, large * half], [lowest, zero], [lowest, large]),
+        (two, [large, lowest], [-large, zero], [large, lowest]),
+        (-two, [large, one], [large, zero], [-large, -two]),
+        (num(1e30), [large, -large], [lowest; 2], [lowest; 2]),
+        (least, [lowest; 2], [zero; 2], [lowest; 2]),
+        (least, [lowest, one], [zero, lowest], [lowest; 2]),
+        (least, [max, one], [one, one], [max * least + one, one]),
+    ];
+    for (scale, x, bias, read) in cases {
+        let context = format!("{scale:e} * {x:?} + {bias:?}");
+        let options = Softmax { scale, bias: Some(mat(&bias, 1, 2)), ..Softmax::default() };
+        let (mut want, mut got) = ([T::nan(); 2], x);
+        let empty = softmax(mat(&read, 1, 2), mat_mut(&mut want, 1, 2));
+        assert_eq!(softmax_in_place(options, mat_mut(&mut got, 1, 2)), empty, "{context}");
+        assert_same(&context, &got, &want);
+        assert_eq!(softmax_with(options, mat(&x, 1, 2), mat_mut(&mut got, 1, 2)), empty, "{context}");
+        assert_same(&context, &got, &want);
+        let _ = log_softmax(mat(&read, 1, 2), mat_mut(&mut want, 1, 2));
+        assert_eq!(log_softmax_with(options, mat(&x, 1, 2), mat_mut(&mut got, 1, 2)), empty, "{context}");
+        assert_same(&context, &got, &want);
+        let (mut want, mut got) = ([T::nan()], [T::nan()]);
+        logsumexp(mat(&read, 1, 2), &mut want).unwrap();
+        logsumexp_with(options, mat(&x, 1, 2), &mut got).unwrap();
+        assert_same(&context, &got, &want);
+        let mut dx = [T::nan(); 2];
+        logsumexp_backward_with(options, mat(&x, 1, 2), &[one], mat_mut(&mut dx, 1, 2)).unwrap();
+        assert!(empty == Ok(0) || dx == [zero; 2], "{context}: {dx:?}");
+    }
+    // Without a bias the rows are read in other loops.
+    let options = Softmax { scale: least, ..Softmax::default() };
+    let (x, mut y) = ([lowest; 2], [T::nan(); 2]);
+    assert_eq!(softmax_with(options, mat(&x, 1, 2), mat_mut(&mut y, 1, 2)), Ok(1));
+    assert_same("tiny", &y, &[zero; 2]);
+    let options = Softmax { mask: Some(mat(&[true, false], 1, 2)), ..options };
+    assert_eq!(log_softmax_with(options, mat(&x, 1, 2), mat_mut(&mut y, 1, 2)), Ok(1));
+    assert_same("tiny", &y, &x);
+}
+
+#[test]
+fn logits_that_a_bias_brings_back() {
+    everywhere!(brought_back);
+}
+
+/// Rows that the mask or the bias leaves nothing of do not depend on their logits.
+fn gradients_of_constants<T: Float>() {
+    let (zero, lowest) = (T::zero(), T::neg_infinity());
+    let (keep, bias) = ([true, true, false, false, true, true], [zero, zero, zero, zero, lowest, lowest]);
+    let options = Softmax {
+        mask: Some(mat(&keep, 3, 2)),
+        bias: Some(mat(&bias, 3, 2)),
+        empty: EmptyRow::Uniform,
+        ..Softmax::default()
+    };
+    let (mut p, mut dx) = ([T::nan(); 6], [T::nan(); 6]);
+    assert_eq!(softmax_with(options, mat(&[zero; 6], 3, 2), mat_mut(&mut p, 3, 2)), Ok(2));
+    assert_same("uniform", &p, &[num(0.5); 6]);
+    let dp = [T::one(), zero, T::nan(), T::one(), T::one(), zero];
+    softmax_backward_with(options, mat(&p, 3, 2), mat(&dp, 3, 2), mat_mut(&mut dx, 3, 2)).unwrap();
+    assert_same("constant", &dx, &[num(0.25), num(-0.25), zero, zero, zero, zero]);
+    // And a NaN that counts is reported in the caller's rows.
+    let dp = [T::one(), zero, T::one(), T::one(), T::one(), zero];
+    let below = Softmax { mask: Some(mat(&[false, false, true, true], 2, 2)), bias: None, ..options };
+    let dp = mat(&dp, 3, 2).submatrix(0..2, 0..2).unwrap();
+    softmax_backward_with(below, mat(&p[..4], 2, 2), dp, mat_mut(&mut dx[..4], 2, 2)).unwrap();
+    let nan = [T::one(), zero, T::one(), T::nan()];
+    let found = report(softmax_backward_with(below, mat(&p[..4], 2, 2), mat(&nan, 2, 2), mat_mut(&mut dx[..4], 2, 2)));
+    assert_eq!((found.operand, found.index, found.origin), ("dp", Index::Cell(1, 1), Origin::PassedIn));
+}
+
+#[test]
+fn rows_that_are_empty_by_their_options_have_no_gradient() {
+    everywhere!(gradients_of_constants);
+}
+
+/// The scale may lift or lower what leaves the range without it.
+fn scaled_gradients<T: Float>() {
+    let (max, zero, tiny) = (T::max_value(), T::zero(), T::min_positive_value());
+    let run = |scale, y: &[T], dy: &[T], log| {
+        let (mut dx, len) = (vec![T::nan(); y.len()], y.len());
+        let options = Softmax { scale, ..Softmax::default() };
+        let (y, dy, out) = (mat(y, 1, len), mat(dy, 1, len), mat_mut(&mut dx, 1, len));
+        let backward = if log { log_softmax_backward_with } else { softmax_backward_with };
+        backward(options, y, dy, out).unwrap();
+        dx
+    };
+    let quarter = num::<T>(0.25);
+    // Two logits with far smaller probabilities: what they are is of no account.
+    let far = -max;
+    assert_same(
+        "lowered",
+        &run(quarter, &[zero, far, far], &[max, -max, -max], true),
+        &[max * num(0.5), -max * quarter, -max * quarter],
+    );
+    assert_same("lowered", &run(num(-0.125), &[zero; 8], &[max; 8], true), &[max * num(0.875); 8]);
+    let (low, lift) = (num::<T>(-1.5) * max.ln(), tiny.recip() * quarter);
+    let lifted = run(lift, &[low, zero], &[zero, T::one()], true);
+    let mut worst = Worst::of::<T>("log_softmax_backward_with");
+    worst.compare(&lifted[..1], &[-(Wide::new(low).exp() * Wide::new(lift))], "far below");
+    worst.assert_at_most(3.0);
+    // The probability times the gradient is less than the smallest number, also in the sum.
+    let root = num::<T>(1.5) * tiny.sqrt() * T::epsilon();
+    let lifted = run(lift, &[root, T::one()], &[root, zero], false);
+    let square = root * (root * lift);
+    assert_same("lifted", &lifted, &[square, -square]);
+    let lifted = run(-lift, &[root, T::one()], &[root, zero], false);
+    assert_same("lifted", &lifted, &[-square, square]);
+    // Nothing lifts what is 0.
+    assert_same("zero", &run(-lift, &[root, T::one()], &[zero; 2], false), &[zero; 2]);
+    assert_eq!(run(-lift, &[low, zero], &[zero; 2], true), [zero; 2]);
+    assert_same(
+        "lowered",
+        &run(num(0.125), &[num(0.5), num(0.5)], &[max, -max], false),
+        &[max * num(0.0625), -max * num(0.0625)],
+    );
+}
+
+#[test]
+fn gradients_of_softmax_that_the_scale_lifts() {
+    everywhere!(scaled_gradients);
 }
 
 fn faults_in_place<T: Float>() {

@@ -150,7 +150,8 @@ fn backward<T: Float>(
 ///
 /// An entry of weight 0 is not read. Where `s` is 0, as where all entries are `-inf`, the result is `-inf` with the sign 0,
 /// which is no fault. No term over- or underflows, whatever the weights. The error is at most 2 ULP of the result and
-/// `2 u sum(|b| exp(x)) / |s|` with `u = 2^-24` or `2^-53`: what terms of both signs cancel is lost.
+/// `2 u sum(|b| exp(x)) / |s|` with `u = 2^-24` or `2^-53`: what terms of both signs cancel is lost, and where large terms
+/// cancel to nothing so may be those that are much smaller.
 ///
 /// Gradient: `dx[i, j] = dy[i] b[i, j] exp(x[i, j]) / s`: [`logsumexp_weighted_backward`].
 ///

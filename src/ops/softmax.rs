@@ -7,13 +7,13 @@ use crate::error::{Error, Result, Shape, check_shape};
 use crate::exponentials::RowSums;
 use crate::finite::{Index, Operand, Watch, diagnose, overflow_or_invalid};
 use crate::float::Float;
-use crate::kernel::{Join, Kernel, Runs, outline};
+use crate::kernel::{Join, Kernel, Runs, outline, outline_rare};
 use crate::lanes::Lanes;
-use crate::logits::{LogitFormula, LogitRows, Logits, RowSum, apply_to_logits};
+use crate::logits::{LogitFormula, LogitRows, Logits, RowSum, apply_to_logits, least_sum, sum_with_exponents};
 use crate::math;
 use crate::moments::Extended;
 use crate::rows::{RowFormula, RowsSeen, Rowwise, apply};
-use crate::scaled::{Scaled, power};
+use crate::scaled::Scaled;
 use crate::simd::Simd;
 use crate::sweep::{GROUP, each_group, each_group_in_place, load_tail, map_row, store_tail, sweep, sweep_groups};
 use crate::view::{MatMut, MatRef};
@@ -218,7 +218,9 @@ pub fn softmax_backward<T: Float>(p: MatRef<'_, T>, dp: MatRef<'_, T>, dx: MatMu
 }
 
 /// The gradient of [`softmax_with`] and [`softmax_in_place`] with respect to the logits `x`: that of [`softmax`], times
-/// the scale. Without the scale it is the gradient with respect to the bias. Masked logits get exactly 0.
+/// the scale. Without the scale it is the gradient with respect to the bias. Masked logits get exactly 0, and so does a
+/// row that is empty by its masks or its bias, also where it was given uniform probabilities; of one that is empty because
+/// `x` is `-inf` these do not tell, and the gradient is theirs.
 ///
 /// # Errors
 /// As [`softmax_backward`].
@@ -240,7 +242,15 @@ pub fn softmax_backward_with<T: Float>(
     dx: MatMut<'_, T>,
 ) -> Result<()> {
     const NAME: &str = "softmax_backward";
-    softmax_gradients(NAME, options.logits(NAME, p.shape(), None)?.scale, p, dp, dx)
+    let logits = options.logits(NAME, p.shape(), None)?;
+    let constant = |i| logits.rules_out(i, p.cols());
+    if options.empty == EmptyRow::Zeros || p.area() == 0 || !(0..p.rows()).any(constant) {
+        return softmax_gradients(NAME, logits.scale, p, dp, dx);
+    }
+    // What such a row gives does not depend on the logits: no probability of it counts.
+    let counted = |i| p.row_iter(i).map(move |&p| if constant(i) { T::zero() } else { p });
+    let counted = (0..p.rows()).flat_map(counted).collect::<Vec<_>>();
+    softmax_gradients(NAME, logits.scale, MatRef::new(&counted, p.rows(), p.cols())?, dp, dx)
 }
 
 fn softmax_gradients<T: Float>(
@@ -343,10 +353,10 @@ fn lift_sunk<T: Float>(logits: Logits<'_, T>, mut y: MatMut<'_, T>) -> bool {
         }
         let larger = |a: (usize, T), b: (usize, T)| if a.1 < b.1 { b } else { a };
         let Some((k, largest)) = y.as_ref().row_iter(i).copied().enumerate().reduce(larger) else { continue };
-        let lse = logits.wide(i, k).add(Scaled::of(-largest));
+        let lse = logits.wide(i, k).add(Scaled::new(-largest, 0));
         for j in 0..y.cols() {
             if let Some(y) = y.get_mut(i, j).filter(|y| has_sunk((j, y))) {
-                *y = logits.wide(i, j).add(lse.neg()).narrow();
+                *y = logits.wide(i, j).add(lse.neg()).value();
                 is_finite &= y.is_finite();
             }
         }
@@ -559,28 +569,15 @@ impl<T: Float> Kernel for SoftmaxGradient<'_, T> {
     #[inline(always)]
     fn run<S: Simd<T>>(self, simd: S) -> bool {
         let Self { scale, p, dp, dx } = self;
-        // The difference dp - sum may overflow though p times it does not: then once more, scaled. In a loop the formula is
-        // compiled once.
-        let mut finite = false;
-        for shift in [0, 2] {
-            finite = finite || scaled_softmax_gradient(simd, scale, p, dp, dx, power(-shift));
-        }
-        finite
+        scaled_softmax_gradient(simd, scale, p, dp, dx)
+            || outline_rare(simd, RaisedGradient::<T, false> { scale, y: p, dy: dp, dx })
     }
 }
 
-/// `factor p (dp - sum(p dp))` with `dp` taken times a power of two on the way.
+/// `factor p (dp - sum(p dp))`; whether it is finite, and the factor has lifted nothing that had lost digits.
 #[inline(always)]
-fn scaled_softmax_gradient<T: Float, S: Simd<T>>(
-    simd: S,
-    factor: T,
-    p: &[T],
-    dp: &[T],
-    dx: &mut [T],
-    power: T,
-) -> bool {
-    let (zero, scale, unscale) = (Lanes::zero(simd), Lanes::splat(simd, power), Lanes::splat(simd, T::one() / power));
-    let factor = Lanes::splat(simd, factor);
+fn scaled_softmax_gradient<T: Float, S: Simd<T>>(simd: S, factor: T, p: &[T], dp: &[T], dx: &mut [T]) -> bool {
+    let zero = Lanes::zero(simd);
     let mut chains = [Extended::zero(simd); 2];
     each_group(
         simd,
@@ -591,11 +588,12 @@ fn scaled_softmax_gradient<T: Float, S: Simd<T>>(
             for (i, [p, dp]) in group.into_iter().enumerate() {
                 let possible = p.eq(zero).select(zero, dp);
                 let chain = &mut chains[i % 2];
-                *chain = chain.add_product(Extended::of(p), Extended::of(possible * scale));
+                *chain = chain.add_product(Extended::of(p), Extended::of(possible));
             }
         },
     );
-    let sum = Lanes::splat(simd, total(chains));
+    let total = total(chains);
+    let (sum, scale) = (Lanes::splat(simd, total), Lanes::splat(simd, factor));
     let mut watch = Watch::new(simd);
     sweep(
         simd,
@@ -603,13 +601,80 @@ fn scaled_softmax_gradient<T: Float, S: Simd<T>>(
         [dx],
         #[inline(always)]
         |[p, dp], [_]| {
-            let product = p * (dp * scale - sum) * unscale * factor;
+            let product = p * ((dp - sum) * scale);
             let result = p.eq(zero).select(zero, product + zero); // no -0
             watch.see(result);
             [result]
         },
     );
-    watch.all_finite()
+    watch.all_finite() && (factor.abs() <= T::one() || total.abs() >= least_sum(p.len()))
+}
+
+/// The gradient of softmax or, if `LOG`, of log-softmax, from its result `y`, in numbers that have an exponent of their own
+/// each; whether it is finite.
+struct RaisedGradient<'a, T, const LOG: bool> {
+    scale: T,
+    y: &'a [T],
+    dy: &'a [T],
+    dx: &'a mut [T],
+}
+
+impl<T: Float, const LOG: bool> RaisedGradient<'_, T, LOG> {
+    /// The probability and, where it is not 0, the gradient `dy`, each with its exponent.
+    #[inline(always)]
+    fn parts<S: Simd<T>>([y, dy]: [Lanes<T, S>; 2]) -> [(Lanes<T, S>, Lanes<T, S>); 2] {
+        let zero = y.all(T::zero());
+        let p = if LOG { math::exp_parts(y, zero) } else { math::split_exponent(y) };
+        [p, math::split_exponent(p.0.eq(zero).select(zero, dy))]
+    }
+}
+
+impl<T: Float, const LOG: bool> Kernel for RaisedGradient<'_, T, LOG> {
+    type Elem = T;
+    type Output = bool;
+
+    #[inline(always)]
+    fn run<S: Simd<T>>(self, simd: S) -> bool {
+        let Self { y, dy, dx, .. } = self;
+        let (zero, one) = (Lanes::zero(simd), Lanes::splat(simd, T::one()));
+        // Below all exponents, that of a number which is 0.
+        let lowest = Lanes::splat(simd, T::from(-16 * T::BIAS).unwrap_or_else(T::neg_infinity));
+        let fill = if LOG { T::neg_infinity() } else { T::zero() };
+        let (sum, power) = sum_with_exponents(
+            simd,
+            [y, dy],
+            fill,
+            #[inline(always)]
+            |entry| {
+                let [p, dy] = Self::parts(entry);
+                if LOG { ((dy.0, zero), dy.1) } else { (p.0.two_mul(dy.0), p.1 + dy.1) }
+            },
+        );
+        let [(sum, sum_power), scale] = [sum.value(), self.scale].map(
+            #[inline(always)]
+            |x| math::split_exponent(Lanes::splat(simd, x)),
+        );
+        let sum_power = sum_power + Lanes::splat(simd, power);
+        let mut watch = Watch::new(simd);
+        sweep(
+            simd,
+            [y, dy],
+            [dx],
+            #[inline(always)]
+            |entry, [_]| {
+                let [p, dy] = Self::parts(entry);
+                let (share, factor) = if LOG { (p, (one, zero)) } else { ((one, zero), p) };
+                let (share, share_power) = (share.0 * sum, share.1 + sum_power);
+                let power = dy.0.eq(zero).select(lowest, dy.1).larger(share.eq(zero).select(lowest, share_power));
+                let difference = math::scale(dy.0, dy.1 - power) - math::scale(share, share_power - power);
+                let product = math::scale(difference * factor.0 * scale.0, power + factor.1 + scale.1);
+                let result = p.0.eq(zero).select(zero, product + zero); // no -0
+                watch.see(result);
+                [result]
+            },
+        );
+        watch.all_finite()
+    }
 }
 
 /// `x - ln(sum(exp(x)))`.
@@ -769,32 +834,15 @@ impl<T: Float> Kernel for LogSoftmaxGradient<'_, T> {
     #[inline(always)]
     fn run<S: Simd<T>>(self, simd: S) -> bool {
         let Self { scale, y, dy, dx } = self;
-        // The sum of dy may overflow though its product with a small exp(y) does not: then once more, scaled.
-        let mut finite = false;
-        for shift in [0, 64] {
-            finite = finite || scaled_log_softmax_gradient(simd, scale, y, dy, dx, shift);
-        }
-        finite
+        scaled_log_softmax_gradient(simd, scale, y, dy, dx)
+            || outline_rare(simd, RaisedGradient::<T, true> { scale, y, dy, dx })
     }
 }
 
-/// `factor (dy - exp(y) sum(dy))`, with the sum taken times `2^-shift`; whether it is finite.
+/// `factor (dy - exp(y) sum(dy))`; whether it is finite, and the factor has lifted nothing that had lost digits.
 #[inline(always)]
-fn scaled_log_softmax_gradient<T: Float, S: Simd<T>>(
-    simd: S,
-    factor: T,
-    y: &[T],
-    dy: &[T],
-    dx: &mut [T],
-    shift: i32,
-) -> bool {
-    let factor = Lanes::splat(simd, factor);
+fn scaled_log_softmax_gradient<T: Float, S: Simd<T>>(simd: S, factor: T, y: &[T], dy: &[T], dx: &mut [T]) -> bool {
     let (zero, lowest) = (Lanes::zero(simd), Lanes::splat(simd, T::neg_infinity()));
-    let (is_retry, scale) = (shift != 0, Lanes::splat(simd, power(-shift)));
-    let (two, four, quarter) =
-        (Lanes::splat(simd, power(1)), Lanes::splat(simd, power(2)), Lanes::splat(simd, power(-2)));
-    let largest = Lanes::splat(simd, T::max_value());
-    let shift = Lanes::splat(simd, T::from(shift).unwrap_or_else(T::zero));
     let mut chains = [Extended::zero(simd); 2];
     each_group(
         simd,
@@ -803,12 +851,13 @@ fn scaled_log_softmax_gradient<T: Float, S: Simd<T>>(
         #[inline(always)]
         |group| {
             for (i, [y, dy]) in group.into_iter().enumerate() {
-                chains[i % 2] = chains[i % 2] + Extended::of(y.eq(lowest).select(zero, dy * scale));
+                chains[i % 2] = chains[i % 2] + Extended::of(y.eq(lowest).select(zero, dy));
             }
         },
     );
-    let sum = Lanes::splat(simd, total(chains));
-    let mut watch = Watch::new(simd);
+    let total = total(chains);
+    let (sum, scale) = (Lanes::splat(simd, total), Lanes::splat(simd, factor));
+    let (mut watch, mut least) = (Watch::new(simd), Lanes::splat(simd, T::infinity()));
     sweep(
         simd,
         [y, dy],
@@ -816,23 +865,19 @@ fn scaled_log_softmax_gradient<T: Float, S: Simd<T>>(
         #[inline(always)]
         |[y, dy], [_]| {
             let (is_impossible, is_plain) = (y.eq(lowest), math::has_normal_exp(y));
-            let mut result = sum.mul_add(-math::normal_exp(y, zero), dy);
-            if is_retry || !(is_plain | is_impossible).all() {
+            let mut difference = sum.mul_add(-math::normal_exp(y, zero), dy);
+            if !(is_plain | is_impossible).all() {
                 // A large sum may lift the product out of the range in which exp(y) alone underflows.
                 let (e, exponent) = math::exp_parts(y, zero);
-                let exact = dy - math::scaled_product(sum, e, exponent + shift);
-                if is_retry {
-                    // The product may be too large though the difference is not: so from quarters of both.
-                    let quarters = dy * quarter - math::scaled_product(sum, e, exponent + shift - two);
-                    result = exact.abs().le(largest).select(exact, quarters * four);
-                } else {
-                    result = is_plain.select(result, exact);
-                }
+                difference = is_plain.select(difference, dy - math::scaled_product(sum, e, exponent));
             }
-            let result = is_impossible.select(zero, result * factor);
+            least = is_impossible.select(least, difference.abs().smaller(least));
+            let result = is_impossible.select(zero, difference * scale);
             watch.see(result);
             [result]
         },
     );
-    watch.all_finite()
+    // What is subnormal is exact without a product in it.
+    let is_lossless = |difference: Lanes<T, S>| !difference.lt(Lanes::splat(simd, T::min_positive_value())).any();
+    watch.all_finite() && (factor.abs() <= T::one() || total.is_zero() || is_lossless(least))
 }
