@@ -198,12 +198,10 @@ impl<'a, T: Float> Logits<'a, T> {
         }
     }
 
-    /// Whether a logit of row `i` counts, and neither it nor its bias is `-inf`.
+    /// Whether a logit of row `i` counts and is made of numbers alone.
     pub(crate) fn has_logits(&self, i: usize) -> bool {
-        let Some(x) = self.x else { return false };
-        let is_possible = |x: Option<T>| x != Some(T::neg_infinity());
-        (0..x.cols())
-            .any(|j| self.keeps(i, j) && is_possible(x.get(i, j)) && self.bias.is_none_or(|b| is_possible(b.get(i, j))))
+        let cols = self.x.map_or(0, MatRef::cols);
+        (0..cols).any(|j| self.is_of_numbers(i, j))
     }
 
     /// Whether each of the `cols` logits of row `i` is `-inf` whatever `x` is.

@@ -232,6 +232,17 @@ fn brought_back<T: Float>() {
         logsumexp_backward_with(options, mat(&x, 1, 2), &[one], mat_mut(&mut dx, 1, 2)).unwrap();
         assert!(empty == Ok(0) || dx == [zero; 2], "{context}: {dx:?}");
     }
+    // Also beside a row with a fault.
+    let options = Softmax { scale: two, ..Softmax::default() };
+    let (x, mut y) = ([T::nan(), one, -large, -large * half], [zero; 4]);
+    let found = report(log_softmax_with(options, mat(&x, 2, 2), mat_mut(&mut y, 2, 2)));
+    assert_eq!((found.operand, found.index, found.counts.total()), ("x", Index::Cell(0, 0), 1));
+    assert_eq!(y[2..], [-large, zero], "beside a fault");
+    // What a factor below 0 makes of `+inf` is impossible.
+    let turned = Softmax { scale: -one, ..Softmax::default() };
+    let mut sums = [zero; 2];
+    logsumexp_with(turned, mat(&[-lowest, -lowest, -lowest, one], 2, 2), &mut sums).unwrap();
+    assert_same("turned", &sums, &[lowest, -one]);
     // Without a bias the rows are read in other loops.
     let options = Softmax { scale: least, ..Softmax::default() };
     let (x, mut y) = ([lowest; 2], [T::nan(); 2]);
@@ -557,6 +568,11 @@ fn impossible_targets<T: Float>() {
     let q = [one, T::nan(), zero];
     let found = report(cross_entropy(masked, mat(&hidden, 1, 3), mat(&q, 1, 3)));
     assert_eq!((found.operand, found.index, found.origin), ("targets", Index::Cell(0, 1), Origin::PassedIn));
+    // Of infinite losses of both signs no one is the pole.
+    let options = CrossEntropy { mask: Some(mat(&[true, false, false], 1, 3)), ..plain };
+    let q = [zero, one, -one];
+    let found = report(cross_entropy(options, mat(&hidden, 1, 3), mat(&q, 1, 3)));
+    assert_eq!((found.operand, found.class, found.origin), ("losses", Class::Nan, Origin::Invalid));
     // The sum of the other losses overflows, too.
     let rows = [T::max_value(), T::min_value(), zero, -inf, T::max_value(), T::min_value()];
     let loss = cross_entropy(plain, mat(&rows, 3, 2), &[1, 1, 1]);
@@ -609,6 +625,18 @@ fn losses_that_overflow_on_the_way<T: Float>() {
     let (options, x) = (CrossEntropy { weights: Some(&weights), ..plain }, nums::<T>(&[5.0, 0.0]));
     let loss = cross_entropy(options, mat(&x, 1, 2), mat(&q, 1, 2)).unwrap();
     assert!(ulp_error(loss.value, reference::cross_entropy(options, mat(&x, 1, 2), mat(&q, 1, 2))) <= 4.0);
+    // A z-loss beside weights that leave no room for it.
+    let (weights, far) = ([max, max / num(3.0)], max / num(1024.0));
+    let z = CrossEntropy { z_loss: num(0.01), weights: Some(&weights), ..plain };
+    let x = [far, zero, -far, num(7.0), T::nan(), zero];
+    for ignore in [None, Some(0)] {
+        let options = CrossEntropy { ignore, ..z };
+        let (x, classes) = if ignore.is_some() { (&x[2..], &[1, 0]) } else { (&x[..4], &[0, 1]) };
+        let got = cross_entropy(options, mat(x, 2, 2), classes).unwrap().value;
+        let known = if ignore.is_some() { &x[..2] } else { x };
+        let want = reference::cross_entropy(options, mat(known, known.len() / 2, 2), &classes[..known.len() / 2]);
+        assert!(ulp_error(got, want) <= 8.0, "{got:e} for {:e}", want.to_f64());
+    }
     // What overflows indeed is no pole, also beside a class that is masked.
     let keep = [true, true, false];
     let smooth = CrossEntropy { mask: Some(mat(&keep, 1, 3)), reduction: sum, smoothing: num(0.1), ..plain };

@@ -3,10 +3,11 @@
 use alloc::vec;
 use alloc::vec::Vec;
 
+use super::logsumexp::LogSumExpRow;
 use super::sum::Sum;
 use crate::error::{Error, Result, check_len, check_shape};
 use crate::exponentials::{RowSums, row_exp};
-use crate::finite::{Index, Operand, Origin, Watch, diagnose, overflow_or_invalid};
+use crate::finite::{Class, Index, Operand, Origin, Watch, diagnose, overflow_or_invalid};
 use crate::float::Float;
 use crate::kernel::{Join, Kernel, launch, outline_rare};
 use crate::lanes::Lanes;
@@ -16,7 +17,7 @@ use crate::logits::{
 use crate::math;
 use crate::reduce::TwoTerm;
 use crate::rows::RowsSeen;
-use crate::scaled::{Scaled, ldexp, power};
+use crate::scaled::{Scaled, WideSum, ldexp, power};
 use crate::simd::Simd;
 use crate::sweep::sweep;
 use crate::view::{MatMut, MatRef};
@@ -384,14 +385,22 @@ impl<'a, T: Float> Job<'a, T> {
         if (0..losses.len()).any(|i| self.is_impossible(i)) {
             return Ok(losses.iter().fold(T::zero(), |sum, &loss| sum + loss));
         }
-        let small = InRange::scaled(row.options, self.logits.cols(), power(-FAR));
-        if small.options.z_loss < T::min_positive_value() && !row.options.z_loss.is_zero() {
-            return Ok(T::infinity()); // beside weights near the end of the range there is no room for it
-        }
+        let without_z = CrossEntropy { z_loss: T::zero(), ..row.options };
+        let small = InRange::scaled(without_z, self.logits.cols(), power(-FAR));
         let mut losses = vec![T::zero(); losses.len()];
-        let row = CrossEntropyRow { options: small.get(), ..row };
-        apply_to_logits(row, self.read(), &mut losses, None)?;
-        Ok(launch(Sum { x: &losses })?.value() / row.divisor * power(FAR))
+        let far_row = CrossEntropyRow { options: small.get(), ..row };
+        apply_to_logits(far_row, self.read(), &mut losses, None)?;
+        let sum = Scaled::of(launch(Sum { x: &losses })?.value()).mul(Scaled::new(1.0, FAR));
+        let total = if row.options.z_loss.is_zero() { sum } else { sum.add(self.z_loss_far(losses, row.options)?) };
+        Ok(total.div(Scaled::of(row.divisor)).narrow())
+    }
+
+    /// The sum of the z-losses of all rows. `log_sums` are as many numbers.
+    fn z_loss_far(&self, mut log_sums: Vec<T>, options: CrossEntropy<'_, T>) -> Result<Scaled<f64>> {
+        apply_to_logits(LogSumExpRow, self.read(), &mut log_sums, None)?;
+        let counted = log_sums.iter().enumerate().filter(|&(i, _)| !options.ignores_row(self.targets, i));
+        let squares = counted.fold(WideSum::new(), |sum, (_, &lse)| sum.add_product(lse, lse));
+        Ok(squares.scaled().mul(Scaled::of(options.z_loss)))
     }
 
     /// Whether a class of probability 0 is part of the target of a row that counts.
@@ -443,8 +452,8 @@ impl<'a, T: Float> Job<'a, T> {
             .map(|dlogits| Operand::matrix("dlogits", dlogits))
             .into_iter()
             .chain([Operand::slice("losses", losses).overlook(rescued), Operand::scalar("loss", value)]);
-        diagnose(self.operation, inputs, outputs, |index, class| match index {
-            Index::At(i) if self.is_impossible(i) => Origin::DivisionByZero,
+        diagnose(self.operation, inputs, outputs, |index, class| match (index, class) {
+            (Index::At(i), Class::PosInf) if self.is_impossible(i) => Origin::DivisionByZero,
             _ => overflow_or_invalid(index, class),
         })
     }

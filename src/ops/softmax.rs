@@ -122,7 +122,7 @@ impl<'a, T: Float> Softmax<'a, T> {
 /// # Ok::<(), nanproof::Error>(())
 /// ```
 pub fn softmax<T: Float>(x: MatRef<'_, T>, y: MatMut<'_, T>) -> Result<usize> {
-    run("softmax", SoftmaxRow { empty: EmptyRow::default() }, Logits::plain(Some(x)), x.shape(), y)
+    run("softmax", SoftmaxRow { empty: EmptyRow::default() }, Logits::plain(Some(x)), x.shape(), y, |_| true)
 }
 
 /// [`softmax`] with [options](Softmax).
@@ -148,7 +148,7 @@ pub fn softmax<T: Float>(x: MatRef<'_, T>, y: MatMut<'_, T>) -> Result<usize> {
 pub fn softmax_with<T: Float>(options: Softmax<'_, T>, x: MatRef<'_, T>, y: MatMut<'_, T>) -> Result<usize> {
     const NAME: &str = "softmax";
     let logits = options.logits(NAME, x.shape(), Some(x))?;
-    run(NAME, SoftmaxRow { empty: options.empty }, logits, x.shape(), y)
+    run(NAME, SoftmaxRow { empty: options.empty }, logits, x.shape(), y, |_| true)
 }
 
 /// [`softmax_with`] in place: the logits become their probabilities.
@@ -172,23 +172,28 @@ pub fn softmax_in_place<T: Float>(options: Softmax<'_, T>, x: MatMut<'_, T>) -> 
     Ok(seen.empty)
 }
 
-/// Runs a formula out of place, and reports what it finds.
+/// Runs a formula out of place, and reports what it finds once `mend` has seen the results; it says whether what it looked at is
+/// finite.
 fn run<'a, T, F: LogitFormula<T>>(
     operation: &'static str,
     formula: F,
     logits: Logits<'a, T>,
     shape: Shape,
     mut y: MatMut<'a, T>,
+    mend: impl FnOnce(MatMut<'_, T>) -> bool,
 ) -> Result<usize>
 where
     T: Float + for<'b> Runs<LogitRows<'b, T, F>>,
 {
     check_shape(operation, "y", y.shape(), shape, "the shape of x")?;
     let seen = apply_to_logits(formula, logits, &mut [], Some(y.reborrow()))?;
-    if !seen.finite {
-        let impossible = move |i, j| logits.get(i, j) == Some(T::neg_infinity());
-        let is_impossible = move |index, _| matches!(index, Index::Cell(i, j) if impossible(i, j));
-        let outputs = [logits.as_read(), Operand::matrix("y", y.as_ref()).overlook(is_impossible)];
+    if !(mend(y.reborrow()) & seen.finite) {
+        // `-inf` is the logarithm of what is impossible.
+        let is_meant = move |index, y| match index {
+            Index::Cell(i, j) => y == T::neg_infinity() && !logits.is_of_numbers(i, j),
+            _ => false,
+        };
+        let outputs = [logits.as_read(), Operand::matrix("y", y.as_ref()).overlook(is_meant)];
         diagnose(operation, logits.operands("x"), outputs, overflow_or_invalid)?;
     }
     Ok(seen.empty)
@@ -218,9 +223,9 @@ pub fn softmax_backward<T: Float>(p: MatRef<'_, T>, dp: MatRef<'_, T>, dx: MatMu
 }
 
 /// The gradient of [`softmax_with`] and [`softmax_in_place`] with respect to the logits `x`: that of [`softmax`], times
-/// the scale. Without the scale it is the gradient with respect to the bias. Masked logits get exactly 0, and so does a
-/// row that is empty by its masks or its bias, also where it was given uniform probabilities; of one that is empty because
-/// `x` is `-inf` these do not tell, and the gradient is theirs.
+/// the scale, and so is its error, but for another rounding. Without the scale it is the gradient with respect to the bias.
+/// Masked logits get exactly 0, and so does a row that is empty by its masks or its bias, also where it was given uniform
+/// probabilities; of one that is empty because `x` is `-inf` these do not tell, and the gradient is theirs.
 ///
 /// # Errors
 /// As [`softmax_backward`].
@@ -308,7 +313,7 @@ where
 /// # Ok::<(), nanproof::Error>(())
 /// ```
 pub fn log_softmax<T: Float>(x: MatRef<'_, T>, y: MatMut<'_, T>) -> Result<usize> {
-    run("log_softmax", LogSoftmaxRow, Logits::plain(Some(x)), x.shape(), y)
+    run("log_softmax", LogSoftmaxRow, Logits::plain(Some(x)), x.shape(), y, |_| true)
 }
 
 /// [`log_softmax`] with [options](Softmax), all but `empty`: an empty row gives `-inf`.
@@ -327,15 +332,10 @@ pub fn log_softmax<T: Float>(x: MatRef<'_, T>, y: MatMut<'_, T>) -> Result<usize
 /// assert_eq!(y, [0.0, f64::NEG_INFINITY]);
 /// # Ok::<(), nanproof::Error>(())
 /// ```
-pub fn log_softmax_with<T: Float>(options: Softmax<'_, T>, x: MatRef<'_, T>, mut y: MatMut<'_, T>) -> Result<usize> {
+pub fn log_softmax_with<T: Float>(options: Softmax<'_, T>, x: MatRef<'_, T>, y: MatMut<'_, T>) -> Result<usize> {
     const NAME: &str = "log_softmax";
     let logits = options.logits(NAME, x.shape(), Some(x))?;
-    let empty = run(NAME, LogSoftmaxRow, logits, x.shape(), y.reborrow())?;
-    if logits.may_sink() && !lift_sunk(logits, y.reborrow()) {
-        let is_meant = move |index, _| !matches!(index, Index::Cell(i, j) if logits.is_of_numbers(i, j));
-        diagnose(NAME, [], [Operand::matrix("y", y.as_ref()).overlook(is_meant)], overflow_or_invalid)?;
-    }
-    Ok(empty)
+    run(NAME, LogSoftmaxRow, logits, x.shape(), y, |y| !logits.may_sink() || lift_sunk(logits, y))
 }
 
 /// A logit may leave the range downwards, where its logarithm of a probability does not: that is computed once more, from the
@@ -387,8 +387,8 @@ pub fn log_softmax_backward<T: Float>(y: MatRef<'_, T>, dy: MatRef<'_, T>, dx: M
     log_softmax_gradients("log_softmax_backward", T::one(), y, dy, dx)
 }
 
-/// The gradient of [`log_softmax_with`] with respect to the logits `x`: that of [`log_softmax`], times the scale.
-/// Masked logits get exactly 0.
+/// The gradient of [`log_softmax_with`] with respect to the logits `x`: that of [`log_softmax`], times the scale, and so is its
+/// error, but for another rounding. Masked logits get exactly 0.
 ///
 /// # Errors
 /// As [`log_softmax_backward`].
