@@ -12,6 +12,7 @@ use crate::logits::{LogitRows, Singly};
 use crate::math::Function;
 use crate::ops::activation::formulas::{Backward, Forward};
 use crate::ops::angle::{Angle, AngleBackward};
+use crate::ops::broadcast::Second;
 use crate::ops::check::AllFinite;
 use crate::ops::clip::{Clamp, ClampBackward};
 use crate::ops::cross_entropy::CrossEntropyRow;
@@ -205,6 +206,7 @@ compile!(
     Survey<'a, Self>,
     Elementwise<'a, Self, Angle, 2, 1>,
     Elementwise<'a, Self, AngleBackward, 3, 2>,
+    Elementwise<'a, Self, Second<AngleBackward>, 3, 2>,
     Elementwise<'a, Self, BinaryCrossEntropy, 2, 1>,
     Elementwise<'a, Self, BinaryCrossEntropyBackward<Self>, 2, 1>,
     Elementwise<'a, Self, Backward<Self>, 2, 1>,
@@ -216,16 +218,20 @@ compile!(
     Elementwise<'a, Self, GuardedBackward<Self>, 2, 1>,
     Elementwise<'a, Self, Power<Self>, 2, 1>,
     Elementwise<'a, Self, PowerBackward<Self>, 3, 2>,
+    Elementwise<'a, Self, Second<PowerBackward<Self>>, 3, 2>,
     Elementwise<'a, Self, Product, 2, 1>,
     Elementwise<'a, Self, ProductBackward, 3, 2>,
+    Elementwise<'a, Self, Second<ProductBackward>, 3, 2>,
     Elementwise<'a, Self, Quotient<Self>, 2, 1>,
     Elementwise<'a, Self, QuotientBackward<Self>, 3, 2>,
+    Elementwise<'a, Self, Second<QuotientBackward<Self>>, 3, 2>,
     Elementwise<'a, Self, Scale<Self>, 0, 1>,
     Elementwise<'a, Self, ScaleSteps<Self>, 0, 1>,
     Elementwise<'a, Self, AdamWStep<Self>, 1, 3>,
     Elementwise<'a, Self, SgdStep<Self>, 1, 2>,
     Elementwise<'a, Self, XLog, 2, 1>,
     Elementwise<'a, Self, XLogBackward, 3, 2>,
+    Elementwise<'a, Self, Second<XLogBackward>, 3, 2>,
     LogitRows<'a, Self, Singly<BlockSumRow>>,
     LogitRows<'a, Self, CrossEntropyRow<'a, Self>>,
     LogitRows<'a, Self, Singly<EntropyRow>>,

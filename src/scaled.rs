@@ -157,6 +157,36 @@ impl WideSum {
     }
 }
 
+/// A sum of numbers of any size, with its rounding errors: nothing over- or underflows on the way.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct ScaledSum {
+    sum: Scaled<f64>,
+    error: Scaled<f64>,
+}
+
+impl ScaledSum {
+    pub(crate) fn new() -> Self {
+        let zero = Scaled { mantissa: 0.0, exponent: 0 };
+        Self { sum: zero, error: zero }
+    }
+
+    /// Adds a number, keeping the rounding error (Knuth).
+    pub(crate) fn add(self, x: Scaled<f64>) -> Self {
+        let sum = self.sum.add(x);
+        if !sum.mantissa.is_finite() {
+            return Self { sum, ..self };
+        }
+        let part = sum.add(self.sum.neg());
+        let error = self.sum.add(part.add(sum.neg())).add(x.add(part.neg()));
+        Self { sum, error: self.error.add(error) }
+    }
+
+    /// The sum, rounded to `T`.
+    pub(crate) fn value<T: Float>(self) -> T {
+        self.sum.add(self.error).narrow()
+    }
+}
+
 /// A number in `f64`.
 #[inline(always)]
 pub(crate) fn wide<T: Float>(x: T) -> f64 {

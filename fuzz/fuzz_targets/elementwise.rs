@@ -41,6 +41,16 @@ impl<T: Float> Want<T> {
         Exactly(T::nan())
     }
 
+    /// The number itself, if it is one whose size can be told; `got` where that is exact.
+    fn as_wide(self, got: T) -> Option<Wide> {
+        let square = Wide::new(T::max_value()) * Wide::new(T::max_value());
+        match self {
+            Exactly(_) if got.is_finite() => Some(Wide::new(got)),
+            Ulp(want, _) if is_finite(want) && want.abs() < square * square => Some(want),
+            _ => None,
+        }
+    }
+
     #[track_caller]
     fn check(self, got: T, context: impl Fn() -> String) {
         match self {
@@ -330,7 +340,8 @@ fn power_slope_of_base<T: Float>(x: T, y: T, g: T) -> Want<T> {
         () if x.is_nan() || y.is_nan() => Want::nan(),
         () if x.is_zero() && y == one => Exactly(g),
         () if x.is_zero() && y < one => Exactly(g * T::infinity()),
-        () if x.is_zero() => Want::zero(),
+        () if x.is_zero() && g.is_finite() => Want::zero(),
+        () if x.is_zero() => Want::nan(),
         () if !g.is_finite() => NotFinite,
         () if x.is_finite() && y.is_finite() => Ulp(Wide::new(sign) * reference::pow_backward(x.abs(), y, g)[0], 3.0),
         () => limit([g * y * sign, x.abs().powf(y - one)]),
@@ -442,30 +453,40 @@ fn backward<T: Float>(pair: Pair<T>, options: Safe<T>, [a, b, g]: [&[T]; 3], out
     let [mut spread_da, mut terms] = [(); 2].map(|()| vec![T::zero(); a.len()]);
     let _ = (pair.backward)(options, a, &each, g, &mut spread_da, &mut terms);
     assert_same(&format!("{name} of rows and of elements"), &da, &spread_da);
-    for i in compared(a.len()) {
+    let want = |i: usize| {
         let (a, b, g) = (a[i], each[i], g[i]);
-        let want = match () {
+        match () {
             () if pair.has_options && (pair.is_guarded)(eps, a, b) => [Exactly(T::zero()); 2],
             () if g.is_zero() && !a.is_nan() && !b.is_nan() => [Want::zero(); 2],
             () => (pair.slopes)(a, b, g),
-        };
+        }
+    };
+    for i in compared(a.len()) {
+        let (want, (a, b, g)) = (want(i), (a[i], each[i], g[i]));
         let context = |k: usize| format!("{} of {name} of {a:e}, {b:e}, {g:e}, {options:?}", pair.operands[3 + k]);
         want[0].check(da[i], || context(0));
         want[1].check(terms[i], || context(1));
     }
-    check_sums(name, &terms, &db);
+    check_sums(name, &terms, &db, |i| want(i)[1]);
 }
 
-/// The gradient of a row is the sum over the rows, with its rounding errors kept.
-fn check_sums<T: Float>(name: &str, terms: &[T], db: &[T]) {
+/// The gradient of a row is the sum over the rows, with its rounding errors kept: of what is wanted where that overflows.
+fn check_sums<T: Float>(name: &str, terms: &[T], db: &[T], want: impl Fn(usize) -> Want<T>) {
     if db.len() == terms.len() {
         return assert_same(name, db, terms);
     }
     for (j, &got) in db.iter().enumerate().take(COMPARED) {
         let column: Vec<T> = terms.iter().copied().skip(j).step_by(db.len()).collect();
         if !all_finite(&column) {
-            // What overflowed may still be part of a sum that does not.
             assert!(got.is_nan() || !column.iter().any(|x| x.is_nan()), "{name}: {got:e} is the sum of {column:?}");
+            let true_terms = (j..terms.len()).step_by(db.len()).map(|i| want(i).as_wide(terms[i]));
+            if column.len() <= COMPARED
+                && let Some(true_terms) = true_terms.collect::<Option<Vec<_>>>()
+            {
+                // A number of units in the last place of each term, and of the sum.
+                let (sum, size) = (total(true_terms.iter().copied()), total(true_terms.iter().map(|x| x.abs())));
+                assert_near(&format!("{name}: the sum of {column:?}"), got, sum, ulps::<T>(4.0, size));
+            }
             continue;
         }
         let magnitudes: Vec<T> = column.iter().map(|x| x.abs()).collect();

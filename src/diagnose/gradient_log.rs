@@ -162,7 +162,8 @@ impl GradientLog {
     /// Records how far a step moved the weights of a tensor: the norm of `after - before` over that of `before`; nothing
     /// if that is 0.
     ///
-    /// About 0.001 is usual. The ratio is NaN if weights are not finite, which is a flag.
+    /// About 0.001 is usual. The ratio is NaN if weights are not finite, before or after, which is a flag; it is infinite
+    /// if it is too large for a number, and above 0 if anything moved.
     ///
     /// # Errors
     /// As [`record`](Self::record).
@@ -345,20 +346,24 @@ fn check_length(
     }
 }
 
-/// The norm of the difference over that of `before`.
+/// The norm of the difference over that of `before`, if that is not 0; NaN if anything is not finite.
 fn relative_change<T: Float>(before: &[T], after: &[T]) -> crate::Result<Option<f64>> {
-    let norm = Squares::of(before)?.norm();
-    if norm.is_zero() {
-        return Ok(None);
-    }
     let (one, two) = (T::one(), T::one() + T::one());
     let mut change = norm_of_change(before, after, one)?;
     if !change.mantissa.is_finite() {
         // A difference of numbers may overflow, not that of their halves.
         change = norm_of_change(before, after, one / two)?.mul(Scaled::of(two));
     }
-    let ratio = change.div(norm).value();
-    Ok(Some(if norm.mantissa.is_finite() && ratio.is_finite() { ratio } else { f64::NAN }))
+    if !change.mantissa.is_finite() {
+        return Ok(Some(f64::NAN));
+    }
+    let norm = Squares::of(before)?.norm();
+    if norm.is_zero() {
+        return Ok(None);
+    }
+    // A change that is small beside the weights is not none.
+    let least = if change.is_zero() { 0.0 } else { f64::from_bits(1) };
+    Ok(Some(change.div(norm).value().max(least)))
 }
 
 /// The norm of `factor (after - before)`.

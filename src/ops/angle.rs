@@ -5,7 +5,7 @@ use crate::finite::{Index, Operand, diagnose, overflow_or_invalid};
 use crate::float::Float;
 use crate::lanes::{Lanes, Mask};
 use crate::math;
-use crate::ops::broadcast::Pair;
+use crate::ops::broadcast::{Gradients, Pair};
 use crate::scaled::power;
 use crate::simd::Simd;
 use crate::sweep::{Formula, Guard};
@@ -47,7 +47,7 @@ pub fn atan2<T: Float>(y: &[T], x: &[T], angle: &mut [T]) -> Result<()> {
 /// there is no derivative. Returns how many points were there.
 ///
 /// `g` and `dy` are as long as `y`, `dx` as long as `x`: of an `x` that counts for several rows it is the sum over them, in
-/// ascending order, with its rounding errors kept.
+/// ascending order, with its rounding errors kept; terms that are too large for the type may cancel.
 ///
 /// Both within 2.5 ULP (where `dx` is a sum, of each term); nothing over- or underflows on the way, `r^2` least of all. At
 /// the origin `g` is not read. Where `g` is exactly 0 both are 0 (unless `x` or `y` is NaN), and 0 is their limit at points
@@ -113,21 +113,39 @@ impl<T: Float> Formula<T, 3, 2> for AngleBackward {
             let square = x.mul_add(x, y * y);
             return [g * x / square, g * -y / square];
         }
-        let ((y_part, y_exp), (x_part, x_exp), (g_part, g_exp)) =
-            (math::split_exponent(y), math::split_exponent(x), math::split_exponent(g));
-        // r^2 in units of 4^exp, in which the larger of its two squares is between 1 and 4.
-        let exp = x.abs().lt(y.abs()).select(y_exp, x_exp);
-        let (y_near, x_near) = (math::scale(y_part, y_exp - exp), math::scale(x_part, x_exp - exp));
-        let square = x_near.mul_add(x_near, y_near * y_near);
-        let is_far = square.eq(y.all(T::infinity()));
-        let up = g_exp - (exp + exp);
-        let (dy, dx) = (g_part * x_part / square, g_part * -y_part / square);
-        let mut gradients = [math::scale(dy, x_exp + up), math::scale(dx, y_exp + up)];
-        for gradient in &mut gradients {
-            *gradient = at_origin.select(zero, is_far.select(g * zero, *gradient));
-        }
-        gradients
+        parts([y, x, g]).map(
+            #[inline(always)]
+            |[part, exponent]| math::scale(part, exponent),
+        )
     }
+}
+
+impl<T: Float> Gradients<T> for AngleBackward {
+    #[inline(always)]
+    fn second<S: Simd<T>>(self, x: [Lanes<T, S>; 3]) -> [Lanes<T, S>; 2] {
+        let [_, dx] = parts(x);
+        dx
+    }
+}
+
+/// Both gradients as `[m, n]`, for `m 2^n`.
+#[inline(always)]
+fn parts<T: Float, S: Simd<T>>([y, x, g]: [Lanes<T, S>; 3]) -> [[Lanes<T, S>; 2]; 2] {
+    let zero = y.all(T::zero());
+    let at_origin = y.eq(zero) & x.eq(zero);
+    let ((y_part, y_exp), (x_part, x_exp), (g_part, g_exp)) =
+        (math::split_exponent(y), math::split_exponent(x), math::split_exponent(g));
+    // r^2 in units of 4^exp, in which the larger of its two squares is between 1 and 4.
+    let exp = x.abs().lt(y.abs()).select(y_exp, x_exp);
+    let (y_near, x_near) = (math::scale(y_part, y_exp - exp), math::scale(x_part, x_exp - exp));
+    let square = x_near.mul_add(x_near, y_near * y_near);
+    let is_far = square.eq(y.all(T::infinity()));
+    let up = g_exp - (exp + exp);
+    let [dy, dx] = [x_part, -y_part].map(
+        #[inline(always)]
+        |part| at_origin.select(zero, is_far.select(g * zero, g_part * part / square)),
+    );
+    [[dy, x_exp + up], [dx, y_exp + up]]
 }
 
 /// Where a number is 0, or so near to 1 that nothing made of such numbers over- or underflows on the way to the gradients:

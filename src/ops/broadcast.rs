@@ -7,13 +7,32 @@ use crate::error::{Error, Result, Shape, check_len};
 use crate::finite::{Class, Index, Operand, Origin, diagnose};
 use crate::float::Float;
 use crate::kernel::{Join, Runs, launch};
+use crate::lanes::Lanes;
 use crate::ops::sum::Sum;
 use crate::reduce::TwoTerm;
-use crate::scaled::{ldexp, power};
-use crate::sweep::{Elementwise, Formula, Seen, apply};
+use crate::scaled::{Scaled, ScaledSum, wide};
+use crate::simd::Simd;
+use crate::sweep::{Elementwise, Formula, Guard, Seen, apply};
 
 /// Elements that are done at once: as many rows as fit.
 const TILE: usize = 4096;
+
+/// A formula of both gradients, whose second can be told where it is too large or too small for the type.
+pub trait Gradients<T: Float>: Formula<T, 3, 2> {
+    /// The second gradient as `[m, n]`, for `m 2^n` with `n` integral.
+    fn second<S: Simd<T>>(self, x: [Lanes<T, S>; 3]) -> [Lanes<T, S>; 2];
+}
+
+/// [`Gradients::second`] as a formula.
+#[derive(Clone, Copy, Debug)]
+pub struct Second<F>(F);
+
+impl<T: Float, F: Gradients<T>> Formula<T, 3, 2> for Second<F> {
+    #[inline(always)]
+    fn apply<S: Simd<T>>(self, x: [Lanes<T, S>; 3], _: [Lanes<T, S>; 2], _: &mut Guard<T, S>) -> [Lanes<T, S>; 2] {
+        self.0.second(x)
+    }
+}
 
 /// The operands of an operation and their names.
 #[derive(Clone, Copy)]
@@ -66,12 +85,9 @@ impl<T: Float> Pair<'_, T> {
     }
 
     /// Applies a formula that gives both gradients, of which the second is summed over the rows.
-    ///
-    /// The formula is linear in `g`: a sum that overflows, perhaps on the way to a number that does not, is taken once
-    /// more, of terms that are smaller.
-    pub(crate) fn gradients<F: Formula<T, 3, 2>>(&self, formula: F, g: &[T], da: &mut [T], db: &mut [T]) -> Result<Seen>
+    pub(crate) fn gradients<F: Gradients<T>>(&self, formula: F, g: &[T], da: &mut [T], db: &mut [T]) -> Result<Seen>
     where
-        T: for<'a> Runs<Elementwise<'a, T, F, 3, 2>>,
+        T: for<'a> Runs<Elementwise<'a, T, F, 3, 2>> + for<'a> Runs<Elementwise<'a, T, Second<F>, 3, 2>>,
     {
         let (a, b) = (self.a.1, self.b.1);
         if a.len() == b.len() {
@@ -81,37 +97,44 @@ impl<T: Float> Pair<'_, T> {
         let mut sums = ColumnSums::new(b.len());
         let mut terms = vec![T::zero(); tile.len().min(a.len())];
         let mut seen = Seen { finite: true, guarded: 0 };
-        let chunks = || a.chunks(tile.len()).zip(g.chunks(tile.len()));
-        for ((a, g), da) in chunks().zip(da.chunks_mut(tile.len())) {
+        for ((a, g), da) in a.chunks(tile.len()).zip(g.chunks(tile.len())).zip(da.chunks_mut(tile.len())) {
             let terms = &mut terms[..a.len()];
             let chunk = apply(formula, [a, &tile[..a.len()], g], [da, terms])?;
             sums.add(terms, chunk.finite)?;
             seen = seen.join(chunk);
         }
-        db.iter_mut().enumerate().for_each(|(j, db)| *db = sums.value(j, 0));
-        let overflows = |db: &[T]| db.iter().any(|db| !db.is_finite());
-        if overflows(db) {
-            let shift = (usize::BITS - (a.len() / b.len()).leading_zeros()).cast_signed() + 1;
-            let mut sums = ColumnSums::new(b.len());
-            let [mut small_g, mut small_terms, mut unused] = [(); 3].map(|()| terms.clone());
-            for (a, g) in chunks() {
-                let (len, b) = (a.len(), &tile[..a.len()]);
-                small_g[..len].iter_mut().zip(g).for_each(|(small, &g)| *small = scaled_down(g, shift));
-                apply(formula, [a, b, g], [&mut unused[..len], &mut terms[..len]])?;
-                let outputs = [&mut unused[..len], &mut small_terms[..len]];
-                let chunk = apply(formula, [a, b, &small_g[..len]], outputs)?;
-                // A `g` near the smallest numbers loses bits, where its term does not.
-                for (small, &term) in small_terms[..len].iter_mut().zip(&terms) {
-                    if term.is_finite() {
-                        *small = term * power(-shift);
-                    }
-                }
-                sums.add(&small_terms[..len], chunk.finite)?;
-            }
-            let overflowed = db.iter_mut().enumerate().filter(|(_, db)| !db.is_finite());
-            overflowed.for_each(|(j, db)| *db = sums.value(j, shift));
+        db.iter_mut().enumerate().for_each(|(j, db)| *db = sums.value(j));
+        let is_finite = |db: &[T]| db.iter().all(|db| db.is_finite());
+        if !is_finite(db) {
+            self.sum_again(formula, g, db)?;
         }
-        Ok(Seen { finite: seen.finite && !overflows(db), ..seen })
+        Ok(Seen { finite: seen.finite && is_finite(db), ..seen })
+    }
+
+    /// Sums those columns again that are not finite: of terms, and sums of them, that overflow on the way to a number
+    /// that does not.
+    #[cold]
+    fn sum_again<F: Gradients<T>>(&self, formula: F, g: &[T], db: &mut [T]) -> Result<()>
+    where
+        T: for<'a> Runs<Elementwise<'a, T, Second<F>, 3, 2>>,
+    {
+        let (a, b) = (self.a.1, self.b.1);
+        let tile = tile(b);
+        let mut sums = vec![ScaledSum::new(); b.len()];
+        let [mut mantissas, mut exponents] = [(); 2].map(|()| vec![T::zero(); tile.len().min(a.len())]);
+        for (a, g) in a.chunks(tile.len()).zip(g.chunks(tile.len())) {
+            let (mantissas, exponents) = (&mut mantissas[..a.len()], &mut exponents[..a.len()]);
+            apply(Second(formula), [a, &tile[..a.len()], g], [&mut *mantissas, &mut *exponents])?;
+            for (i, (&mantissa, exponent)) in mantissas.iter().zip(exponents).enumerate() {
+                let j = i % b.len();
+                if !db[j].is_finite() {
+                    sums[j] = sums[j].add(Scaled::new(wide(mantissa), exponent.to_i32().unwrap_or(0)));
+                }
+            }
+        }
+        let overflowed = db.iter_mut().zip(sums).filter(|(db, _)| !db.is_finite());
+        overflowed.for_each(|(db, sum)| *db = sum.value());
+        Ok(())
     }
 
     /// Reports what is not finite in `q`. Of an operand that counts are those elements whose result is not finite, and
@@ -137,14 +160,14 @@ impl<T: Float> Pair<'_, T> {
         })
     }
 
-    /// Reports what is not finite in the gradients, in the same way.
+    /// Reports what is not finite in the gradients, in the same way; each has poles of its own.
     pub(crate) fn diagnose_gradients(
         &self,
         g: &[T],
         da: (&'static str, &[T]),
         db: (&'static str, &[T]),
         is_guarded: impl Fn(T, T) -> bool + Copy,
-        is_pole: impl Fn(T, T) -> bool,
+        is_pole: [impl Fn(T, T) -> bool; 2],
     ) -> Result<()> {
         let (a, b) = (self.a.1, self.b.1);
         let is_read = |i: usize| {
@@ -159,10 +182,13 @@ impl<T: Float> Pair<'_, T> {
             Operand::slice(self.b.0, b).overlook(move |index, x| !matches!(index, Index::At(j) if column_counts(j, x))),
             Operand::slice("g", g).overlook(move |index, _| !matches!(index, Index::At(i) if is_read(i))),
         ];
-        let outputs = [Operand::slice(da.0, da.1), Operand::slice(db.0, db.1)];
-        diagnose(self.operation, inputs, outputs, |index, class| {
-            let at_pole = |j: usize| (j..a.len()).step_by(b.len()).any(|i| is_pole(a[i], b[j]));
-            origin(class, matches!(index, Index::At(i) if at_pole(i % b.len())))
+        let [is_pole_of_da, is_pole_of_db] = is_pole;
+        diagnose(self.operation, inputs, [Operand::slice(da.0, da.1)], |index, class| {
+            origin(class, matches!(index, Index::At(i) if is_pole_of_da(a[i], b[i % b.len()])))
+        })?;
+        diagnose(self.operation, [], [Operand::slice(db.0, db.1)], |index, class| {
+            let at_pole = |j: usize| (j..a.len()).step_by(b.len()).any(|i| is_pole_of_db(a[i], b[j]));
+            origin(class, matches!(index, Index::At(j) if at_pole(j)))
         })
     }
 }
@@ -174,12 +200,6 @@ pub(crate) fn origin(class: Class, is_pole: bool) -> Origin {
         _ if is_pole => Origin::DivisionByZero,
         Class::PosInf | Class::NegInf => Origin::Overflow,
     }
-}
-
-/// `g 2^-shift`; what is not 0 does not become it, as 0 hides an infinity.
-fn scaled_down<T: Float>(g: T, shift: i32) -> T {
-    let scaled = g * power(-shift);
-    if scaled.is_zero() && !g.is_zero() { T::from_bits(1).copysign(g) } else { scaled }
 }
 
 /// As many copies of a row as are done at once.
@@ -218,9 +238,9 @@ impl<T: Float> ColumnSums<T> {
         Ok(())
     }
 
-    /// The sum of a column times `2^shift`.
-    fn value(&self, j: usize, shift: i32) -> T {
+    /// The sum of a column.
+    fn value(&self, j: usize) -> T {
         let not_finite = self.not_finite[j];
-        if not_finite.is_finite() { ldexp(self.sums[j].value(), shift) } else { not_finite }
+        if not_finite.is_finite() { self.sums[j].value() } else { not_finite }
     }
 }

@@ -8,7 +8,7 @@ use crate::finite::{Index, NonFinite, Operand, diagnose, overflow_or_invalid};
 use crate::float::Float;
 use crate::kernel::Join;
 use crate::lanes::Lanes;
-use crate::scaled::Scaled;
+use crate::scaled::{Scaled, wide};
 use crate::simd::Simd;
 use crate::squares::Squares;
 use crate::sweep::{Formula, Guard, apply, apply_if_finite};
@@ -26,7 +26,8 @@ use alloc::vec::Vec;
 #[derive(Clone, Copy, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct Clip<T> {
-    /// The norm before clipping; infinite if it is too large for the type, which does not disturb the clipping.
+    /// The norm before clipping; infinite if it is too large for the type, 0 or of few digits if it is too small, which
+    /// does not disturb the clipping.
     pub norm: T,
     /// What every element was multiplied by; 1 if nothing was.
     pub scale: T,
@@ -163,7 +164,8 @@ pub fn clip_rows_by_norm<T: Float>(x: MatMut<'_, T>, max_norm: T, norms: &mut [T
     if !norms.iter().all(|norm| norm.is_finite()) {
         diagnose(NAME, [Operand::matrix("x", x.as_ref())], [], overflow_or_invalid)?;
     }
-    let is_short = |i: usize| norms[i] <= max_norm;
+    // A subnormal norm has lost places that may count.
+    let is_short = |i: usize| norms[i] <= max_norm && (norms[i].is_normal() || norms[i].is_zero());
     clip_rows(x, |i, x| Ok(if is_short(i) { None } else { Some((own_norm(i, x)?, max_norm)) }))
 }
 
@@ -231,7 +233,7 @@ pub fn clip_unitwise<T: Float>(w: MatRef<'_, T>, g: MatMut<'_, T>, clipping: T, 
     clip_rows(g, |i, g| {
         let norm = own_norm(i, w)?;
         let floor = Scaled::of(eps);
-        let largest = if norm.narrow::<T>() < eps || eps.is_infinite() { floor } else { norm };
+        let largest = if eps.is_infinite() || norm.compare_magnitude(floor).is_lt() { floor } else { norm };
         // Neither is to be multiplied with 0 or infinity, which might give no number.
         let has_product = clipping > T::zero() && clipping.is_finite();
         let limit = if has_product { Scaled::of(clipping).mul(largest).narrow() } else { clipping };
@@ -474,7 +476,7 @@ struct Rescaling<T> {
 
 impl<T: Float> Rescaling<T> {
     fn new(norm: Scaled<f64>, loss_scale: T, max_norm: T) -> Self {
-        let within = norm.narrow::<T>() <= max_norm;
+        let within = is_within(norm, max_norm);
         let ratio = if within { Scaled::of(T::one()) } else { Scaled::of(max_norm).div(norm) };
         Self { norm, max_norm, within, factor: ratio.div(Scaled::of(loss_scale)).round() }
     }
@@ -499,6 +501,15 @@ impl<T: Float> Rescaling<T> {
 
     fn clip(&self, scale: T) -> Clip<T> {
         Clip { norm: self.norm.narrow(), scale, clipped: !self.within, fault: None }
+    }
+}
+
+/// Whether a norm, rounded to the digits of the type but not to its range, is not above a limit.
+fn is_within<T: Float>(norm: Scaled<f64>, limit: T) -> bool {
+    if norm.mantissa.is_finite() && limit.is_finite() {
+        norm.round::<T>().compare_magnitude(Scaled::new(limit, 0)).is_le()
+    } else {
+        norm.mantissa <= wide(limit)
     }
 }
 

@@ -4,7 +4,7 @@ use crate::error::Result;
 use crate::float::Float;
 use crate::lanes::Lanes;
 use crate::math;
-use crate::ops::broadcast::Pair;
+use crate::ops::broadcast::{Gradients, Pair};
 use crate::ops::guarded::Safe;
 use crate::simd::Simd;
 use crate::sweep::{Formula, Guard};
@@ -64,7 +64,7 @@ pub fn safe_div_with<T: Float>(options: Safe<T>, a: &[T], b: &[T], q: &mut [T]) 
 /// exactly 0 (unless `a` or `b` is NaN). Returns how many denominators were zero.
 ///
 /// `g` and `da` are as long as `a`, `db` as long as `b`: of a `b` that counts for several rows it is the sum over them,
-/// in ascending order, with its rounding errors kept.
+/// in ascending order, with its rounding errors kept; terms that are too large for the type may cancel.
 ///
 /// `da` is rounded correctly, `db` within 2 ULP (where it is a sum, 2 ULP of each term): the divisor is not squared, and
 /// a product whose factors over- or underflow is computed again with exponents of its own. Where `b` is zero neither `a`
@@ -111,7 +111,7 @@ pub fn safe_div_backward_with<T: Float>(
     let is_guarded = |_, b: T| b.abs() <= options.eps;
     let seen = pair.gradients(QuotientBackward { eps: options.eps }, g, da, db)?;
     if !seen.finite {
-        pair.diagnose_gradients(g, ("da", da), ("db", db), is_guarded, |_, _| false)?;
+        pair.diagnose_gradients(g, ("da", da), ("db", db), is_guarded, [|_, _| false; 2])?;
     }
     Ok(seen.guarded)
 }
@@ -161,19 +161,21 @@ impl<T: Float> Formula<T, 3, 2> for QuotientBackward<T> {
         let unsafe_product = !((safe_da & safe_ratio) | guarded);
         let mut db = -(da * ratio);
         if unsafe_product.any() {
-            let product = product_of_quotients(g, a, b);
-            // An upstream gradient of exactly 0 gives 0, through an infinite ratio too, but not past a NaN.
-            let nothing = g.eq(zero) & a.eq(a) & b.eq(b);
-            db = unsafe_product.select(nothing.select(zero, -product), db);
+            let [db_part, exponent] = self.second([a, b, g]);
+            db = unsafe_product.select(math::scale(db_part, exponent), db);
         }
         [guarded.select(zero, da), guarded.select(zero, db)]
     }
 }
 
-/// `(g / b) (a / b)` with the exponents added apart, so that only the result can over- or underflow.
-#[inline(always)]
-fn product_of_quotients<T: Float, S: Simd<T>>(g: Lanes<T, S>, a: Lanes<T, S>, b: Lanes<T, S>) -> Lanes<T, S> {
-    let ((g, g_exp), (a, a_exp), (b, b_exp)) =
-        (math::split_exponent(g), math::split_exponent(a), math::split_exponent(b));
-    math::scale((g / b) * (a / b), (g_exp - b_exp) + (a_exp - b_exp))
+impl<T: Float> Gradients<T> for QuotientBackward<T> {
+    #[inline(always)]
+    fn second<S: Simd<T>>(self, [a, b, g]: [Lanes<T, S>; 3]) -> [Lanes<T, S>; 2] {
+        let zero = b.all(T::zero());
+        // An upstream gradient of exactly 0 gives 0, through an infinite ratio too, but not past a NaN.
+        let nothing = b.abs().le(b.all(self.eps)) | (g.eq(zero) & a.eq(a) & b.eq(b));
+        let ((g, g_exp), (a, a_exp), (b, b_exp)) =
+            (math::split_exponent(g), math::split_exponent(a), math::split_exponent(b));
+        [nothing.select(zero, -((g / b) * (a / b))), (g_exp - b_exp) + (a_exp - b_exp)]
+    }
 }

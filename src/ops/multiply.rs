@@ -2,8 +2,9 @@
 
 use crate::error::Result;
 use crate::float::Float;
-use crate::lanes::Lanes;
-use crate::ops::broadcast::Pair;
+use crate::lanes::{Lanes, Mask};
+use crate::math;
+use crate::ops::broadcast::{Gradients, Pair};
 use crate::simd::Simd;
 use crate::sweep::{Formula, Guard};
 
@@ -45,7 +46,7 @@ pub fn safe_mul<T: Float>(a: &[T], b: &[T], p: &mut [T]) -> Result<usize> {
 /// `a` or `b` is NaN). Returns how many `b` were zero.
 ///
 /// `g` and `da` are as long as `a`, `db` as long as `b`: of a `b` that counts for several rows it is the sum over them,
-/// in ascending order, with its rounding errors kept.
+/// in ascending order, with its rounding errors kept; terms that are too large for the type may cancel.
 ///
 /// Rounded correctly (where `db` is a sum, each term). Where `b` is zero neither `a` nor `g` is read: the product is 0
 /// there whatever `a` is, so a `b` that is a mask learns nothing from it. A factor that merely passes through 0 and is to be
@@ -66,7 +67,7 @@ pub fn safe_mul_backward<T: Float>(a: &[T], b: &[T], g: &[T], da: &mut [T], db: 
     pair.check_gradients(g, ("da", da), ("db", db))?;
     let seen = pair.gradients(ProductBackward, g, da, db)?;
     if !seen.finite {
-        pair.diagnose_gradients(g, ("da", da), ("db", db), is_masked, |_, _| false)?;
+        pair.diagnose_gradients(g, ("da", da), ("db", db), is_masked, [|_, _| false; 2])?;
     }
     Ok(seen.guarded)
 }
@@ -98,6 +99,13 @@ impl<T: Float> Formula<T, 2, 1> for Product {
 #[derive(Clone, Copy, Debug)]
 pub struct ProductBackward;
 
+/// Where both gradients are 0.
+#[inline(always)]
+fn has_no_gradients<T: Float, S: Simd<T>>([a, b, g]: [Lanes<T, S>; 3]) -> Mask<T, S> {
+    let zero = b.all(T::zero());
+    b.eq(zero) | (g.eq(zero) & a.eq(a) & b.eq(b))
+}
+
 impl<T: Float> Formula<T, 3, 2> for ProductBackward {
     #[inline(always)]
     fn apply<S: Simd<T>>(
@@ -107,9 +115,17 @@ impl<T: Float> Formula<T, 3, 2> for ProductBackward {
         guard: &mut Guard<T, S>,
     ) -> [Lanes<T, S>; 2] {
         let zero = b.all(T::zero());
-        let masked = b.eq(zero);
-        guard.note(masked);
-        let nothing = masked | (g.eq(zero) & a.eq(a) & b.eq(b));
+        guard.note(b.eq(zero));
+        let nothing = has_no_gradients([a, b, g]);
         [nothing.select(zero, g * b), nothing.select(zero, g * a)]
+    }
+}
+
+impl<T: Float> Gradients<T> for ProductBackward {
+    #[inline(always)]
+    fn second<S: Simd<T>>(self, [a, b, g]: [Lanes<T, S>; 3]) -> [Lanes<T, S>; 2] {
+        let nothing = has_no_gradients([a, b, g]);
+        let ((g, g_exp), (a, a_exp)) = (math::split_exponent(g), math::split_exponent(a));
+        [nothing.select(b.all(T::zero()), g * a), g_exp + a_exp]
     }
 }

@@ -5,6 +5,7 @@ use crate::finite::{Operand, diagnose, overflow_or_invalid};
 use crate::float::Float;
 use crate::kernel::Runs;
 use crate::lanes::Lanes;
+use crate::long::Long;
 use crate::scaled::power;
 use crate::simd::Simd;
 use crate::sweep::{Elementwise, Formula, Guard, Rehearsal, apply, apply_if_finite, rehearse};
@@ -33,8 +34,8 @@ impl<T: Float> Sgd<T> {
     ///
     /// # Errors
     /// [`Error::Shape`] if the lengths differ; [`Error::Argument`] if a setting is out of its range;
-    /// [`Error::NonFinite`] if a gradient is not finite, or the update overflows: then nothing is written. With
-    /// `momentum = 0` the old `v` is not read.
+    /// [`Error::NonFinite`] if an operand is not finite, or the new `v` or `w` would not be: then nothing is written.
+    /// With `momentum = 0` the old `v` is not read. What overflows on the way does no harm.
     ///
     /// ```
     /// let sgd = nanproof::Sgd { learning_rate: 1.0_f32, momentum: 0.0, weight_decay: 0.0 };
@@ -60,9 +61,8 @@ impl<T: Float> Sgd<T> {
         }
         let read_v = if momentum.is_zero() { &[] } else { &*v };
         let inputs = [Operand::slice("g", g), Operand::slice("w", w), Operand::slice("v", read_v)];
-        let (mut w, mut v) = (w.to_vec(), v.to_vec());
-        apply(step, [g], [&mut w, &mut v])?;
-        diagnose(NAME, inputs, [Operand::slice("w", &w), Operand::slice("v", &v)], overflow_or_invalid)
+        diagnose(NAME, inputs, [], overflow_or_invalid)?;
+        apply_in_any_range(NAME, step, g, [("w", w), ("v", v)])
     }
 }
 
@@ -113,8 +113,9 @@ impl<T: Float> AdamW<T> {
     ///
     /// # Errors
     /// [`Error::Shape`] if the lengths differ; [`Error::Argument`] if `t` is 0 or a setting is out of its range;
-    /// [`Error::NonFinite`] if a gradient is not finite, or the update overflows (as the square of a gradient may): then
-    /// nothing is written. With `beta1 = 0` the old `m` is not read, with `beta2 = 0` the old `v`.
+    /// [`Error::NonFinite`] if an operand is not finite, or the new `m`, `v` (as the square of a gradient may) or `w`
+    /// would not be: then nothing is written. With `beta1 = 0` the old `m` is not read, with `beta2 = 0` the old `v`. What
+    /// overflows on the way does no harm.
     ///
     /// ```
     /// let (mut w, mut m, mut v) = ([1.0_f32], [0.0], [0.0]);
@@ -213,10 +214,12 @@ fn adam_step<T: Float>(
     for (operand, len) in [("g", g.len()), ("m", m.len()), ("v", v.len())] {
         check_len(name, operand, len, w.len(), "the length of w")?;
     }
+    let mean_correction = one_minus_power(beta1, t);
     let step = AdamWStep {
         settings,
         decay,
-        rate: learning_rate / one_minus_power(beta1, t),
+        mean_correction,
+        rate: learning_rate / mean_correction,
         correction: one_minus_power(beta2, t).recip(),
     };
     // What the largest calm operands may lead to.
@@ -230,10 +233,8 @@ fn adam_step<T: Float>(
     let read = |beta: T, mean| if beta.is_zero() { &[][..] } else { mean };
     let (read_m, read_v) = (read(beta1, &*m), read(beta2, &*v));
     let inputs = [("g", g), ("w", &*w), ("m", read_m), ("v", read_v)].map(|(name, x)| Operand::slice(name, x));
-    let (mut w, mut m, mut v) = (w.to_vec(), m.to_vec(), v.to_vec());
-    apply(step, [g], [&mut w, &mut m, &mut v])?;
-    let outputs = [Operand::slice("w", &w), Operand::slice("m", &m), Operand::slice("v", &v)];
-    diagnose(name, inputs, outputs, overflow_or_invalid)
+    diagnose(name, inputs, [], overflow_or_invalid)?;
+    apply_in_any_range(name, step, g, [("w", w), ("m", m), ("v", v)])
 }
 
 /// Applies a step if all that it would write is finite, and says so; else leaves everything as it was.
@@ -262,6 +263,33 @@ where
         }
     }
     Ok(apply_if_finite(step, inputs, outputs)?.finite)
+}
+
+/// Applies a step to operands that are finite if its results are, too: elements that are not are computed again, as
+/// something on the way may have been too large.
+#[cold]
+fn apply_in_any_range<T, F: Step<T, M>, const M: usize>(
+    name: &'static str,
+    step: F,
+    g: &[T],
+    outputs: [(&'static str, &mut [T]); M],
+) -> Result<()>
+where
+    T: Float + for<'a> Runs<Elementwise<'a, T, F, 1, M>>,
+{
+    let mut results = outputs.each_ref().map(|(_, y)| y.to_vec());
+    apply(step, [g], results.each_mut().map(|y| &mut y[..]))?;
+    for (i, &g) in g.iter().enumerate() {
+        if results.iter().any(|y| !y[i].is_finite()) {
+            let new = step.of(g, outputs.each_ref().map(|(_, y)| y[i]));
+            results.iter_mut().zip(new).for_each(|(y, new)| y[i] = new);
+        }
+    }
+    // The weights last: they are made of the others.
+    let operands = (1..M).chain([0]).map(|k| Operand::slice(outputs[k].0, &results[k]));
+    diagnose(name, [], operands, overflow_or_invalid)?;
+    outputs.into_iter().zip(&results).for_each(|((_, y), new)| y.copy_from_slice(new));
+    Ok(())
 }
 
 fn check_setting<T: Float>(operation: &'static str, argument: &'static str, x: T, largest: T) -> Result<()> {
@@ -299,6 +327,18 @@ fn decayed<T: Float, S: Simd<T>>(mean: Lanes<T, S>, beta: T, new: Lanes<T, S>) -
     if beta.is_zero() { new } else { mean.mul_add(mean.all(beta), new) }
 }
 
+/// One element of a step of an optimiser.
+trait Step<T: Float, const M: usize>: Formula<T, 1, M> {
+    /// The same in arithmetic of more digits, in which nothing but the results can leave the range of the type.
+    fn of(self, g: T, y: [T; M]) -> [T; M];
+}
+
+/// `beta mean + new`, rounded; with `beta = 0` the mean is not read.
+fn rounded_mean<T: Float>(mean: T, beta: T, new: Long) -> T {
+    let old = if beta.is_zero() { Long::ZERO } else { Long::of(mean).mul(Long::of(beta)) };
+    old.add(new).round(0)
+}
+
 /// One element of [`Sgd::step`].
 #[derive(Clone, Copy, Debug)]
 pub struct SgdStep<T> {
@@ -320,12 +360,25 @@ impl<T: Float> Formula<T, 1, 2> for SgdStep<T> {
     }
 }
 
+impl<T: Float> Step<T, 2> for SgdStep<T> {
+    fn of(self, g: T, [w, v]: [T; 2]) -> [T; 2] {
+        let Sgd { learning_rate, momentum, weight_decay } = self.settings;
+        let w = Long::of(w);
+        let pull = w.mul(Long::of(weight_decay)).add(Long::of(g));
+        let v = rounded_mean(v, momentum, pull);
+        let step = Long::of(v).mul(Long::of(learning_rate));
+        [w.add(step.neg()).round(0), v]
+    }
+}
+
 /// One element of [`AdamW::step`] or [`Adam::step`].
 #[derive(Clone, Copy, Debug)]
 pub struct AdamWStep<T> {
     settings: AdamW<T>,
     decay: Decay,
-    /// The learning rate over the correction of the mean.
+    /// What the mean is divided by.
+    mean_correction: T,
+    /// The learning rate over that.
     rate: T,
     /// What the mean square is multiplied by.
     correction: T,
@@ -363,6 +416,22 @@ impl<T: Float> Formula<T, 1, 3> for AdamWStep<T> {
         let direction = m / (self.root(v) + g.all(eps));
         let w = if self.decay == Decay::Weights { w.mul_add(g.all(-learning_rate * weight_decay), w) } else { w };
         [direction.mul_add(g.all(-self.rate), w), m, v]
+    }
+}
+
+impl<T: Float> Step<T, 3> for AdamWStep<T> {
+    fn of(self, g: T, [w, m, v]: [T; 3]) -> [T; 3] {
+        let AdamW { learning_rate, beta1, beta2, eps, weight_decay } = self.settings;
+        let [w, rate] = [w, learning_rate].map(Long::of);
+        let pull = w.mul(Long::of(weight_decay));
+        let rest = |beta: T| Long::of(T::one() - beta);
+        let g = if self.decay == Decay::Gradients { Long::of(g).add(pull) } else { Long::of(g) };
+        let m = rounded_mean(m, beta1, g.mul(rest(beta1)));
+        let v = rounded_mean(v, beta2, g.mul(g).mul(rest(beta2)));
+        let root = Long::of(v).mul(Long::of(self.correction)).sqrt();
+        let direction = Long::of(m).div(Long::of(self.mean_correction)).div(root.add(Long::of(eps)));
+        let step = if self.decay == Decay::Weights { direction.add(pull) } else { direction };
+        [w.add(step.mul(rate).neg()).round(0), m, v]
     }
 }
 

@@ -4,7 +4,7 @@ use crate::error::Result;
 use crate::float::Float;
 use crate::lanes::{Lanes, Mask};
 use crate::math;
-use crate::ops::broadcast::Pair;
+use crate::ops::broadcast::{Gradients, Pair};
 use crate::ops::guarded::Safe;
 use crate::scaled::power;
 use crate::simd::Simd;
@@ -35,7 +35,8 @@ pub fn xlogy<T: Float>(x: &[T], y: &[T], z: &mut [T]) -> Result<usize> {
 ///
 /// Where `g` is exactly 0, both are (unless `x` or `y` is NaN). Where `x` is 0, `dy` is 0 without a look at the rest, and
 /// `dx` is 0 if `y <= 0`. `g` and `dx` are as long as `x`, `dy` as long as `y`: of a `y` that counts for several rows it is
-/// the sum over them, in ascending order, with its rounding errors kept.
+/// the sum over them, in ascending order, with its rounding errors kept; terms that are too large for the type may
+/// cancel.
 ///
 /// `dx` within 1 ULP, `dy` within 1.5 ULP (where it is a sum, of each term); nothing over- or underflows on the way.
 ///
@@ -128,12 +129,13 @@ pub fn safe_pow<T: Float>(options: Safe<T>, x: &[T], y: &[T], z: &mut [T]) -> Re
 /// The gradients of [`safe_pow`]: `dx = g y x^(y-1)` and `dy = g x^y ln(x)`; both 0 where an element is guarded, and where
 /// `g` is exactly 0 (unless `x` or `y` is NaN). Returns how many elements were guarded.
 ///
-/// At `x = 0`: `dx` is 0 for `y > 1`, `g` for `y = 1`, 0 for `y = 0`, and infinite with the sign of `g` between, where
-/// there is a pole; `dy` is 0. For `x < 0`, where powers are real for whole exponents alone, `dy` is 0.
+/// At `x = 0`: `dx` is 0 for `y > 1` (NaN if `g` is not finite), `g` for `y = 1`, 0 for `y = 0`, and infinite with the
+/// sign of `g` between, where there is a pole; `dy` is 0. For `x < 0`, where powers are real for whole exponents alone,
+/// `dy` is 0. For neither `dy`, nor for `dx` at `y = 0`, `g` is read.
 ///
 /// `g` and `dx` are as long as `x`, `dy` as long as `y`: of a `y` that counts for several rows it is the sum over them, in
-/// ascending order, with its rounding errors kept. Both within 3 ULP (where `dy` is a sum, of each term); nothing over- or
-/// underflows on the way.
+/// ascending order, with its rounding errors kept; terms that are too large for the type may cancel. Both within 3 ULP
+/// (where `dy` is a sum, of each term); nothing over- or underflows on the way.
 ///
 /// # Errors
 /// As [`safe_pow`].
@@ -160,7 +162,8 @@ pub fn safe_pow_backward<T: Float>(
     pair.check_gradients(g, ("dx", dx), ("dy", dy))?;
     let seen = pair.gradients(PowerBackward { eps: options.eps }, g, dx, dy)?;
     if !seen.finite {
-        pair.diagnose_gradients(g, ("dx", dx), ("dy", dy), is_guarded, |x, _| x.is_zero())?;
+        let is_pole: [fn(T, T) -> bool; 2] = [|x, _| x.is_zero(), |_, _| false];
+        pair.diagnose_gradients(g, ("dx", dx), ("dy", dy), is_guarded, is_pole)?;
     }
     Ok(seen.guarded)
 }
@@ -198,7 +201,7 @@ fn times_log_backward<T: Float>(
     let seen = pair.gradients(formula, g, dx, dy)?;
     if !seen.finite {
         let is_pole = |_, y| XLog { one_plus: formula.one_plus }.is_pole(y);
-        pair.diagnose_gradients(g, ("dx", dx), ("dy", dy), |_, _| false, is_pole)?;
+        pair.diagnose_gradients(g, ("dx", dx), ("dy", dy), |_, _| false, [is_pole; 2])?;
     }
     Ok(seen.guarded)
 }
@@ -264,11 +267,21 @@ impl<T: Float> Formula<T, 3, 2> for XLogBackward {
         let (w, error) = argument(self.one_plus, y);
         let nothing = g.eq(zero) & x.eq(x) & y.eq(y);
         let dx = times(g, math::ln_parts(w, error));
+        let [dy_part, exponent] = self.second([x, y, g]);
+        [(nothing | (none & w.le(zero))).select(zero, dx), math::scale(dy_part, exponent)]
+    }
+}
+
+impl<T: Float> Gradients<T> for XLogBackward {
+    #[inline(always)]
+    fn second<S: Simd<T>>(self, [x, y, g]: [Lanes<T, S>; 3]) -> [Lanes<T, S>; 2] {
+        let zero = x.all(T::zero());
+        let nothing = x.eq(zero) | (g.eq(zero) & x.eq(x) & y.eq(y));
+        let (w, _) = argument(self.one_plus, y);
         let ((g, g_exp), (x, x_exp), (w_part, w_exp)) =
             (math::split_exponent(g), math::split_exponent(x), math::split_exponent(w));
-        let dy = math::scale(g * x / w_part, g_exp + x_exp - w_exp);
-        let dy = w.lt(zero).select(x.all(T::nan()), dy);
-        [(nothing | (none & w.le(zero))).select(zero, dx), (nothing | none).select(zero, dy)]
+        let dy = w.lt(zero).select(x.all(T::nan()), g * x / w_part);
+        [nothing.select(zero, dy), g_exp + x_exp - w_exp]
     }
 }
 
@@ -357,6 +370,7 @@ impl<T: Float> Formula<T, 3, 2> for PowerBackward<T> {
         let log = math::ln_parts((guarded | at_zero).select(one, x.abs()), zero);
         // A power of 0 outweighs infinite operands, but no upstream gradient that is not finite.
         let is_finite = g.abs().lt(x.all(T::infinity()));
+        let flat = is_finite.select(zero, g * zero);
         let ((g_part, g_exp), (y_part, y_exp)) = (math::split_exponent(g), math::split_exponent(y));
 
         let (less_one, error) = y.two_sum(-one);
@@ -365,13 +379,40 @@ impl<T: Float> Formula<T, 3, 2> for PowerBackward<T> {
         let (m, n) = math::exp_parts(hi, lo);
         let dx = math::scale(g_part * y_part * m, g_exp + y_exp + n);
         let dx = (m.eq(zero) & is_finite).select(zero, dx) ^ (x & (is_whole & !is_odd).select(sign_bit, zero));
-        let pole = (zero.lt(y) & y.lt(one)).select(g * x.all(T::infinity()), y.eq(y).select(zero, y));
+        let pole = (zero.lt(y) & y.lt(one)).select(g * x.all(T::infinity()), y.eq(y).select(flat, y));
         let dx = at_zero.select(y.eq(one).select(g, pole), dx);
 
-        let (hi, lo) = log_of_power((y, zero), log);
-        let (m, n) = math::exp_parts(hi, lo);
-        let dy = (m.eq(zero) & is_finite).select(zero, math::scale(g_part * m * log.0, g_exp + n));
-        let no_log = y.eq(y) & x.le(zero);
-        [(nothing | y.eq(zero)).select(zero, dx), (nothing | no_log).select(zero, dy)]
+        let [dy_part, exponent] = slope_of_exponent([x, y, g], log, log_of_power((y, zero), log), nothing);
+        [(nothing | y.eq(zero)).select(zero, dx), math::scale(dy_part, exponent)]
     }
+}
+
+impl<T: Float> Gradients<T> for PowerBackward<T> {
+    #[inline(always)]
+    fn second<S: Simd<T>>(self, [x, y, g]: [Lanes<T, S>; 3]) -> [Lanes<T, S>; 2] {
+        let (zero, one) = (x.all(T::zero()), x.all(T::one()));
+        let guarded = guarded(self.eps, x, y, parity(y).0);
+        let nothing = guarded | (g.eq(zero) & x.eq(x) & y.eq(y));
+        let log = math::ln_parts((guarded | x.eq(zero)).select(one, x.abs()), zero);
+        let (hi, lo) = log_of_power((y, zero), log);
+        // What is so large that its size is not told apart any more is infinite.
+        let hi = x.all(T::EXP_PARTS_LIMIT).lt(hi).select(x.all(T::infinity()), hi);
+        slope_of_exponent([x, y, g], log, (hi, lo), nothing)
+    }
+}
+
+/// `g x^y ln(x)` as a number and the exponent of its power of two.
+#[inline(always)]
+fn slope_of_exponent<T: Float, S: Simd<T>>(
+    [x, y, g]: [Lanes<T, S>; 3],
+    log: (Lanes<T, S>, Lanes<T, S>),
+    (hi, lo): (Lanes<T, S>, Lanes<T, S>),
+    nothing: Mask<T, S>,
+) -> [Lanes<T, S>; 2] {
+    let zero = x.all(T::zero());
+    let ((g_part, g_exp), (m, n)) = (math::split_exponent(g), math::exp_parts(hi, lo));
+    let is_finite = g.abs().lt(x.all(T::infinity()));
+    let dy = (m.eq(zero) & is_finite).select(zero, g_part * m * log.0);
+    let no_log = y.eq(y) & x.le(zero);
+    [(nothing | no_log).select(zero, dy), g_exp + n]
 }

@@ -15,7 +15,7 @@ use crate::math::Function;
 use crate::reduce::{MaxAbs, TwoTerm};
 use crate::row_map::{RowFunction, map_rows};
 use crate::rows::each_row;
-use crate::scaled::{Scaled, ldexp, narrow, power, wide};
+use crate::scaled::{Scaled, narrow, power, wide};
 use crate::sweep::map;
 use crate::view::{MatMut, MatRef};
 
@@ -240,37 +240,47 @@ impl PowerSum {
     }
 
     /// `factor sum^(1/p)`: the root is the norm over the largest magnitude.
-    fn times_root(&self, factor: f64) -> Result<f64> {
+    fn times_root(&self, factor: Scaled<f64>) -> Result<Scaled<f64>> {
         let root = self.root(self.p)?;
         if root.is_finite() {
-            return Ok(factor * root);
+            return Ok(factor.mul(Scaled::of(root)));
         }
         // A small factor may bring it back, a quarter at a time.
-        let quarter = self.root(4.0 * self.p)?;
-        Ok(factor * quarter * quarter * quarter * quarter)
+        let quarter = Scaled::of(self.root(4.0 * self.p)?);
+        Ok(factor.mul(quarter).mul(quarter).mul(quarter).mul(quarter))
     }
 
     fn norm(&self) -> Result<f64> {
-        self.times_root(self.largest)
+        Ok(self.times_root(Scaled::of(self.largest))?.value())
     }
 
     /// `g sign(x) (|x| / norm)^(p-1)`, the power of the norm being `root / sum` over that of the largest magnitude.
     fn write_gradient<T: Float>(&self, x: &[T], g: T, dx: &mut [T]) -> Result<()> {
-        let factor = self.times_root(wide(g) / self.sum)?;
+        let factor = self.times_root(Scaled::of(g).div(Scaled::of(self.sum)))?;
+        let value = factor.value();
         let mut powers = [0.0; CHUNK];
         for (x, dx) in x.chunks(CHUNK).zip(dx.chunks_mut(CHUNK)) {
             let powers = &mut powers[..x.len()];
-            write_powers(self.p - 1.0, self.largest, x, powers)?;
-            for ((dx, &x), power) in dx.iter_mut().zip(x).zip(powers) {
-                *dx = signed(narrow(factor * *power), x);
+            let are_normal = write_powers(self.p - 1.0, self.largest, x, powers)?;
+            for ((dx, &x), power) in dx.iter_mut().zip(x).zip(&*powers) {
+                *dx = signed(narrow(value * *power), x);
+            }
+            // In `f64` a power, or the factor, may be too small or too large where their product is not.
+            if !(T::PRODUCTS_FIT_F64 || are_normal && value.is_normal()) {
+                for ((dx, &x), power) in dx.iter_mut().zip(x).zip(&*powers) {
+                    if !(x.is_zero() || power.is_normal() && value.is_normal()) {
+                        *dx = signed(factor.mul(wide_power(self.p - 1.0, self.largest, x)?).narrow(), x);
+                    }
+                }
             }
         }
         Ok(())
     }
 }
 
-/// Writes `(|x| / largest)^p` of a chunk, where `x` is not 0; for `p > 0` also there.
-fn write_powers<T: Float>(p: f64, largest: f64, x: &[T], powers: &mut [f64]) -> Result<()> {
+/// Writes `(|x| / largest)^p` of a chunk, where `x` is not 0; for `p > 0` also there. Of `f64` it says whether all of
+/// these are known to be normal numbers.
+fn write_powers<T: Float>(p: f64, largest: f64, x: &[T], powers: &mut [f64]) -> Result<bool> {
     let mut ratios = [0.0; CHUNK];
     let ratios = &mut ratios[..x.len()];
     ratios.iter_mut().zip(x).for_each(|(ratio, &x)| *ratio = wide(x).abs() / largest);
@@ -287,14 +297,20 @@ fn write_powers<T: Float>(p: f64, largest: f64, x: &[T], powers: &mut [f64]) -> 
     } else {
         ignore_infinity(safe_pow(Safe::default(), ratios, &[p], powers))?;
     }
+    let mut are_normal = true;
     if !T::PRODUCTS_FIT_F64 {
+        let exponent = num_traits::cast::<_, i32>((1021.0 / p.abs()).min(1022.0)).unwrap_or(0);
+        let limit = power(-exponent); // the power of what is not below is normal
         for ((&ratio, power), &x) in ratios.iter().zip(powers).zip(x) {
-            if ratio < SMALL_RATIO && !x.is_zero() {
-                *power = power_of_small_ratio(p, largest, x)?;
+            if ratio < limit && !x.is_zero() {
+                are_normal = false;
+                if ratio < SMALL_RATIO {
+                    *power = wide_power(p, largest, x)?.value();
+                }
             }
         }
     }
-    Ok(())
+    Ok(are_normal)
 }
 
 /// Exponents whose powers are products.
@@ -303,15 +319,24 @@ const FEW_FACTORS: core::ops::RangeInclusive<u8> = 1..=4;
 /// Ratios of `f64` below this may have underflowed.
 const SMALL_RATIO: f64 = f64::MIN_POSITIVE;
 
-/// The power of a ratio that is too small for `f64`: of the ratio times `2^1200`, over the square of that of `2^600`.
+/// `(|x| / largest)^p` where the ratio or the power may not be representable: the power of a mantissa from 1/2 to 1,
+/// times that of a power of two.
 #[cold]
-fn power_of_small_ratio<T: Float>(p: f64, largest: f64, x: T) -> Result<f64> {
+fn wide_power<T: Float>(p: f64, largest: f64, x: T) -> Result<Scaled<f64>> {
     let ratio = Scaled::of(x.abs()).div(Scaled::of(largest));
-    let bases = [ldexp(ratio.mantissa, ratio.exponent + 1200), power(-600)];
+    let (mantissa, exponent) = (ratio.mantissa * 0.5, f64::from(ratio.exponent + 1));
+    // A large power of a mantissa is not representable either, and has errors of as many ULP as four factors may have.
+    let factors = if p > 500.0 { 4 } else { 1 };
+    let p = p / f64::from(factors);
+    let whole = num_traits::Float::round(p * exponent);
+    if whole < -1e5 {
+        return Ok(Scaled::of(0.0)); // no factor brings it back
+    }
+    let rest = num_traits::Float::mul_add(p, exponent, -whole);
     let mut powers = [0.0; 2];
-    ignore_infinity(safe_pow(Safe::default(), &bases, &[p], &mut powers))?;
-    // The first may be infinite where the second is 0.
-    Ok(if powers[1] == 0.0 { 0.0 } else { powers[0] * powers[1] * powers[1] })
+    safe_pow(Safe::default(), &[mantissa, 2.0], &[p, rest], &mut powers)?;
+    let power = Scaled::new(powers[0] * powers[1], num_traits::cast(whole).unwrap_or(0));
+    Ok((1..factors).fold(power, |product, _| product.mul(power)))
 }
 
 /// A power that overflows is met again in the result.
