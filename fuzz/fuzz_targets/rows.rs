@@ -832,8 +832,10 @@ impl<T: Float> Case<T> {
         let z_error = counted.iter().fold(zero, |sum, &i| sum + z_error(i));
         let underflow = smallest::<T>() * Wide::new((rows * cols + 1) as f64);
         let error = u * Wide::new(8.0_f64) * size + z_error + underflow;
-        // A loss that overflows is reported with the gradient, too.
-        let mut may_overflow = !(size + error < Wide::new(T::max_value()));
+        // A loss that overflows is reported with the gradient, too; as is one that is made of labels that do.
+        let largest = Wide::new(T::max_value());
+        let fits = |&i: &usize| self.labels(i, cols).into_iter().all(|label| label < largest);
+        let mut may_overflow = !(size + error < largest && counted.iter().all(fits));
         if let (Ok((count, value)), true) = (result, self.which != 1) {
             assert_eq!(*count, counted.len());
             assert_near(&context, *value, want, error);
@@ -853,7 +855,7 @@ impl<T: Float> Case<T> {
                     let term = if shared < label { label } else { shared };
                     let slope_error = (z + z) * lse_error * factor + factor_error * lse.abs();
                     let error = u * Wide::new(8.0_f64) * term + p[j] * slope_error + four() * smallest::<T>();
-                    may_overflow |= !(want.abs() + error < Wide::new(T::max_value()));
+                    may_overflow |= !(want.abs() + error < largest);
                     if !self.keeps(i, j) || !self.counts(i) {
                         assert!(got.is_zero(), "{context}: {got:e} at {i}, {j}, which does not count");
                     } else if result.is_err() {
