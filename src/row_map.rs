@@ -9,7 +9,7 @@ use crate::line::{Line, Lines, WriteLine};
 use crate::long::Long;
 use crate::moments::{BlockMoments, Center, Moments, as_f64, products};
 use crate::rows::{RowFormula, RowsSeen, apply, row_by_row, rows_at_once};
-use crate::scaled::{narrow, wide};
+use crate::scaled::{narrow, power, wide};
 use crate::simd::Simd;
 use crate::unit::{Standard, Standards, Unit};
 use crate::view::{MatMut, MatRef};
@@ -121,7 +121,8 @@ impl<T: Float> RowFunction<T> {
                 (mean, rate, is_usual)
             }
         };
-        BlockPlan::Lines(Lines::new::<T, _>(mean, factor), (is_usual & are_finite).numbers())
+        let has_digits = factor.eq(zero) | factor.all(power(smallest_factor::<T>())).le(factor.abs());
+        BlockPlan::Lines(Lines::new::<T, _>(mean, factor), (is_usual & are_finite & has_digits).numbers())
     }
 }
 
@@ -156,6 +157,12 @@ pub struct RowMap<'a, T> {
     pub(crate) bias: &'a [T],
 }
 
+/// The exponent of the smallest factor that, scaled as far as can be, is a normal number in a [`Line`] of `T`. Smaller ones
+/// come of tiny upstream gradients over huge norms, and have not all their digits there.
+fn smallest_factor<T: Float>() -> i32 {
+    (1 - T::BIAS) - (T::BIAS - 2)
+}
+
 /// Maps each row of `x`, `g` being the upstream gradients or one number for all; whether all is finite.
 pub(crate) fn map_rows<T: Float>(map: RowFunction<T>, x: MatRef<'_, T>, g: &[T], y: MatMut<'_, T>) -> Result<bool> {
     let g = MatRef::with_strides(g, x.rows(), 1, usize::from(g.len() > 1), 1)?;
@@ -186,8 +193,12 @@ impl<T: Float> RowFormula<T, 2> for RowMap<'_, T> {
             Plan::Line { mean, factor } => (mean, factor),
         };
         let (line, Self { weight, bias, .. }) = (Line::new(mean, factor), self);
-        let is_finite = outline(simd, WriteLine { line, x, weight, bias, y: &mut *y });
+        let has_digits = factor.is_zero() || factor.log2() >= smallest_factor::<T>();
+        let is_finite = has_digits && outline(simd, WriteLine { line, x, weight, bias, y: &mut *y });
         if !is_finite {
+            if !has_digits {
+                y.fill(T::nan()); // all of it is to be written once more
+            }
             let [one, none] = [T::one(), -T::zero()];
             let of = |i: usize| [x[i], weight.get(i).map_or(one, |&w| w), bias.get(i).map_or(none, |&b| b)];
             let value = |[x, weight, bias]: [Long; 3]| x.add(mean.neg()).mul(factor).mul(weight).add(bias);

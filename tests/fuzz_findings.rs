@@ -578,3 +578,39 @@ fn small_upstream_gradients_of_large_terms_keep_their_bits() -> nanproof::Result
     assert_eq!(sum, one);
     Ok(())
 }
+
+/// A subnormal upstream gradient was taken as a factor with an exponent of its own, and the product rounded twice.
+#[test]
+fn products_with_a_subnormal_number_are_rounded_once() -> nanproof::Result<()> {
+    let (mut da, mut db) = ([0.0_f32], [0.0]);
+    dot_backward(&[0.118_444_845], &[0.970_588_2], f32::from_bits(553), &mut da, &mut db)?;
+    assert_eq!(db, [f32::from_bits(65)]); // 65.4999993
+    dot_backward(&[0.118_444_845], &[0.970_588_2], f32::from_bits(119), &mut da, &mut db)?;
+    assert_eq!(da, [f32::from_bits(115)]); // 115.4999967
+    Ok(())
+}
+
+/// Tiny upstream gradients over huge norms were factors that had few digits left.
+#[test]
+fn tiny_gradients_of_huge_norms() -> nanproof::Result<()> {
+    let (wide_x, tiny_g) = ([-1.763_930_3e308, -9.370_663e307, 1.193_739_7e308], f64::from_bits(67_075));
+    let x = [-1.763_930_3e38_f32, -9.370_663e37, -2.793_739_7e38];
+    for g in (1..3000).map(|i| f32::from_bits(23 * i)) {
+        let (x_row, mut dx) = (MatRef::new(&x, 1, 3)?, [0.0; 3]);
+        lp_norm_rows_backward(2.0, x_row, &[g], MatMut::new(&mut dx, 1, 3)?)?;
+        assert_each_within(2.0, &dx, reference::l2_norm_backward(&x, g));
+        std_rows_backward(Variance::default(), x_row, &[g], MatMut::new(&mut dx, 1, 3)?)?;
+        assert_each_within(1.5, &dx, reference::std_backward(&x, 0, g));
+    }
+    let (x_row, mut dx) = (MatRef::new(&wide_x, 1, 3)?, [0.0; 3]);
+    std_rows_backward(Variance::default(), x_row, &[tiny_g], MatMut::new(&mut dx, 1, 3)?)?;
+    assert_each_within(1.5, &dx, reference::std_backward(&wide_x, 0, tiny_g));
+    Ok(())
+}
+
+fn assert_each_within<T: nanproof::Float>(bound: f64, got: &[T], want: Vec<Wide>) {
+    for (&got, want) in got.iter().zip(want) {
+        let error = ulp_error(got, want);
+        assert!(error <= bound, "{got:e} for {:e}: {error} ULP", want.to_f64());
+    }
+}

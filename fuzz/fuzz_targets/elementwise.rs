@@ -1,4 +1,4 @@
-//! Quotients, roots, logarithms, powers and losses element by element, with their gradients, on operands of any bits: the
+//! Quotients, products, roots, logarithms, powers, angles and losses element by element, with their gradients, on operands of any bits: the
 //! documented error, the special values, the counts, true reports; a row or a number for every row.
 
 #![no_main]
@@ -10,11 +10,12 @@ use nanproof::*;
 use nanproof_fuzz::*;
 
 fn run<T: Float>(u: &mut Unstructured<'_>) -> Drawn<()> {
-    match u.int_in_range(0..=5)? {
+    match u.int_in_range(0..=6)? {
         0 => one_operand(*u.choose(&functions::<T>())?, u),
         1..=3 => two_operands(*u.choose(&pairs::<T>())?, u),
         4 => binary_losses::<T>(u),
-        _ => divergences::<T>(u),
+        5 => divergences::<T>(u),
+        _ => sums_and_dot_products::<T>(u),
     }
 }
 
@@ -233,23 +234,29 @@ struct Pair<T> {
     /// The operands, the result, the gradients.
     operands: [&'static str; 5],
     has_options: bool,
+    /// Whether an infinite operand is no fault, but has limits.
+    has_limits: bool,
     forward: fn(Safe<T>, &[T], &[T], &mut [T]) -> Result<usize>,
     backward: fn(Safe<T>, &[T], &[T], &[T], &mut [T], &mut [T]) -> Result<usize>,
+    /// What is counted.
     is_guarded: fn(T, T, T) -> bool,
-    /// Where it is not guarded; there the gradients of the last two are not 0 for that alone.
+    /// Whether there the value is the default, and both gradients are 0.
+    guards: [bool; 2],
     value: fn(T, T) -> Want<T>,
     slopes: fn(T, T, T) -> [Want<T>; 2],
 }
 
-fn pairs<T: Float>() -> [Pair<T>; 4] {
+fn pairs<T: Float>() -> [Pair<T>; 6] {
     [
         Pair {
             names: ["safe_div", "safe_div_backward"],
             operands: ["a", "b", "q", "da", "db"],
             has_options: true,
+            has_limits: false,
             forward: safe_div_with,
             backward: safe_div_backward_with,
             is_guarded: |eps, _, b| b.abs() <= eps,
+            guards: [true; 2],
             value: |a, b| Exactly(a / b),
             slopes: |a, b, g| {
                 let [_, db] = reference::safe_div_backward(a, b, g);
@@ -260,9 +267,11 @@ fn pairs<T: Float>() -> [Pair<T>; 4] {
             names: ["safe_pow", "safe_pow_backward"],
             operands: ["x", "y", "z", "dx", "dy"],
             has_options: true,
+            has_limits: false,
             forward: safe_pow,
             backward: safe_pow_backward,
             is_guarded: |eps, x, y| x.abs() <= eps && y < T::zero() || x < T::zero() && !is_whole(y),
+            guards: [true; 2],
             value: power,
             slopes: power_slopes,
         },
@@ -270,9 +279,11 @@ fn pairs<T: Float>() -> [Pair<T>; 4] {
             names: ["xlogy", "xlogy_backward"],
             operands: ["x", "y", "z", "dx", "dy"],
             has_options: false,
+            has_limits: false,
             forward: |_, x, y, z| xlogy(x, y, z),
             backward: |_, x, y, g, dx, dy| xlogy_backward(x, y, g, dx, dy),
             is_guarded: |_, x, _| x.is_zero(),
+            guards: [true, false],
             value: |x, y| product(reference::xlogy(x, y)),
             slopes: |x, y, g| log_slopes(y, T::zero(), x, [1.0, 1.5], reference::xlogy_backward(x, y, g)),
         },
@@ -280,11 +291,37 @@ fn pairs<T: Float>() -> [Pair<T>; 4] {
             names: ["xlog1py", "xlog1py_backward"],
             operands: ["x", "y", "z", "dx", "dy"],
             has_options: false,
+            has_limits: false,
             forward: |_, x, y, z| xlog1py(x, y, z),
             backward: |_, x, y, g, dx, dy| xlog1py_backward(x, y, g, dx, dy),
             is_guarded: |_, x, _| x.is_zero(),
+            guards: [true, false],
             value: |x, y| product(reference::xlog1py(x, y)),
             slopes: |x, y, g| log_slopes(y, -T::one(), x, [1.0, 2.5], reference::xlog1py_backward(x, y, g)),
+        },
+        Pair {
+            names: ["safe_mul", "safe_mul_backward"],
+            operands: ["a", "b", "p", "da", "db"],
+            has_options: false,
+            has_limits: false,
+            forward: |_, a, b, p| safe_mul(a, b, p),
+            backward: |_, a, b, g, da, db| safe_mul_backward(a, b, g, da, db),
+            is_guarded: |_, _, b| b.is_zero(),
+            guards: [true; 2],
+            value: |a, b| Exactly(a * b),
+            slopes: |a, b, g| [Exactly(g * b), Exactly(g * a)],
+        },
+        Pair {
+            names: ["atan2", "atan2_backward"],
+            operands: ["y", "x", "angle", "dy", "dx"],
+            has_options: false,
+            has_limits: true,
+            forward: |_, y, x, angle| atan2(y, x, angle).map(|()| 0),
+            backward: |_, y, x, g, dy, dx| atan2_backward(y, x, g, dy, dx),
+            is_guarded: |_, y, x| y.is_zero() && x.is_zero(),
+            guards: [false, true],
+            value: angle,
+            slopes: angle_slopes,
         },
     ]
 }
@@ -303,6 +340,21 @@ fn log_slopes<T: Float>(y: T, pole: T, x: T, bounds: [f64; 2], [dx, dy]: [Wide; 
         (true, true) => [Ulp(dx, bounds[0]), Want::zero()],
         (false, false) if y < pole => [Want::nan(); 2],
         _ => [Ulp(dx, bounds[0]), Ulp(dy, bounds[1])],
+    }
+}
+
+/// The special values are those of the C library.
+fn angle<T: Float>(y: T, x: T) -> Want<T> {
+    let is_special = y.is_zero() || x.is_zero() || !y.is_finite() || !x.is_finite();
+    if is_special { Exactly(y.atan2(x)) } else { Ulp(reference::atan2(y, x), 0.66) }
+}
+
+fn angle_slopes<T: Float>(y: T, x: T, g: T) -> [Want<T>; 2] {
+    match () {
+        () if y.is_nan() || x.is_nan() => [Want::nan(); 2],
+        () if !g.is_finite() => [NotFinite; 2],
+        () if y.is_infinite() || x.is_infinite() => [Want::zero(); 2],
+        () => reference::atan2_backward(y, x, g).map(|slope| Ulp(slope, 2.5)),
     }
 }
 
@@ -401,6 +453,12 @@ fn spread<T: Float>(b: &[T], len: usize) -> Vec<T> {
     b.iter().copied().cycle().take(len).collect()
 }
 
+/// The operand without infinities that are no faults.
+fn faults<T: Float>(pair: Pair<T>, x: &[T]) -> Vec<T> {
+    let fault = |&x: &T| if pair.has_limits && x.is_infinite() { T::zero() } else { x };
+    x.iter().map(fault).collect()
+}
+
 fn forward<T: Float>(pair: Pair<T>, options: Safe<T>, [a, b]: [&[T]; 2], q: &[T]) {
     let (name, [a_name, b_name, q_name, ..]) = (pair.names[0], pair.operands);
     let Outcome { written: [q], result } = everywhere(name, [q], |[q]| (pair.forward)(options, a, b, q));
@@ -413,9 +471,10 @@ fn forward<T: Float>(pair: Pair<T>, options: Safe<T>, [a, b]: [&[T]; 2], q: &[T]
     let inputs = inputs.into_iter().chain([("default", Operand::Scalar(options.default))]).collect::<Vec<_>>();
     check_report(&result, &inputs, &[(q_name, Operand::Slice(&q))], &[]);
     let each = spread(b, a.len());
-    let is_guarded = |i: usize| (pair.is_guarded)(options.eps, a[i], each[i]);
+    let is_guarded = |i: usize| pair.guards[0] && (pair.is_guarded)(options.eps, a[i], each[i]);
     check_count(name, &result, &[&q], (0..a.len()).filter(|&i| is_guarded(i)).count());
-    let slices: [&[_]; 2] = [&[(a_name, a), (b_name, b)], &[(q_name, &q)]];
+    let [faulty_a, faulty_b] = [a, b].map(|x| faults(pair, x));
+    let slices: [&[_]; 2] = [&[(a_name, &faulty_a[..]), (b_name, &faulty_b[..])], &[(q_name, &q[..])]];
     check_first(&result, a.len(), slices, |i, _| !q[i].is_finite() && !is_guarded(i));
     for i in compared(a.len()) {
         let want = if is_guarded(i) { Exactly(options.default) } else { (pair.value)(a[i], each[i]) };
@@ -445,9 +504,11 @@ fn backward<T: Float>(pair: Pair<T>, options: Safe<T>, [a, b, g]: [&[T]; 3], out
     let each = spread(b, a.len());
     let is_guarded = |i: usize| (pair.is_guarded)(eps, a[i], each[i]);
     check_count(name, &result, &[&da, &db], (0..a.len()).filter(|&i| is_guarded(i)).count());
+    let [faulty_a, faulty_b] = [a, b].map(|x| faults(pair, x));
+    let inputs = [(a_name, &faulty_a[..]), (b_name, &faulty_b[..]), ("g", g)];
     check_first(&result, a.len(), [&inputs, &outputs], |i, x| {
         let is_bad = !da[i].is_finite() || !db[i % b.len()].is_finite();
-        is_bad && !(pair.has_options && is_guarded(i)) && (!g[i].is_zero() || x.is_nan())
+        is_bad && !(pair.guards[1] && is_guarded(i)) && (!g[i].is_zero() || x.is_nan())
     });
 
     let [mut spread_da, mut terms] = [(); 2].map(|()| vec![T::zero(); a.len()]);
@@ -456,7 +517,7 @@ fn backward<T: Float>(pair: Pair<T>, options: Safe<T>, [a, b, g]: [&[T]; 3], out
     let want = |i: usize| {
         let (a, b, g) = (a[i], each[i], g[i]);
         match () {
-            () if pair.has_options && (pair.is_guarded)(eps, a, b) => [Exactly(T::zero()); 2],
+            () if pair.guards[1] && (pair.is_guarded)(eps, a, b) => [Exactly(T::zero()); 2],
             () if g.is_zero() && !a.is_nan() && !b.is_nan() => [Want::zero(); 2],
             () => (pair.slopes)(a, b, g),
         }
@@ -494,6 +555,61 @@ fn check_sums<T: Float>(name: &str, terms: &[T], db: &[T], want: impl Fn(usize) 
         let (u, n) = (unit_roundoff::<T>(), column.len() as f64);
         let error = wide_of(u) * sum.abs() + wide_of(n * u) * wide_of(n * u) * size;
         assert_near(&format!("{name}: the sum of {column:?}"), got, sum, error);
+    }
+}
+
+// --- Sums and dot products -------------------------------------------------------------------------------------------
+
+fn sums_and_dot_products<T: Float>(u: &mut Unstructured<'_>) -> Drawn<()> {
+    let len = drawn_length(u)?;
+    let (a, b, g) = (numbers::<T>(u, len)?, about::<T>(u, len)?, scalar::<T>(u)?);
+    let result = everywhere("sum", [], |[]: [&mut [T]; 0]| sum(&a)).result;
+    check_report(&result, &[("x", Operand::Slice(&a))], &[], &["sum"]);
+    check_total("sum", &result, [&a, &vec![T::one(); len]]);
+    let result = everywhere("dot", [], |[]: [&mut [T]; 0]| dot(&a, &b)).result;
+    assert_eq!(is_refused(&result), b.len() != len, "{result:?}");
+    check_report(&result, &[("a", Operand::Slice(&a)), ("b", Operand::Slice(&b))], &[], &["dot"]);
+    if b.len() == len {
+        check_total("dot", &result, [&a, &b]);
+    }
+
+    let (name, dx) = ("sum_backward", about::<T>(u, len)?);
+    let Outcome { written: [dx], result } = everywhere(name, [&dx], |[dx]| sum_backward(g, dx));
+    check_report(&result, &[("g", Operand::Scalar(g))], &[], &[]);
+    assert_eq!(is_reported(&result), !g.is_finite(), "{name} of {g:e}: {result:?}");
+    assert_same(name, &dx, &vec![g; dx.len()]);
+    dot_gradients([&a, &b], g, [&about(u, len)?, &about(u, len)?]);
+    Ok(())
+}
+
+/// The sum of the products of two slices, with all rounding errors kept.
+fn check_total<T: Float>(name: &str, result: &Result<T>, [a, b]: [&[T]; 2]) {
+    if !all_finite(a) || !all_finite(b) {
+        return assert!(is_reported(result), "{name}: {result:?}");
+    }
+    let magnitudes = [a, b].map(|x| x.iter().map(|x| x.abs()).collect::<Vec<_>>());
+    let (want, size) = (reference::dot(a, b), reference::dot(&magnitudes[0], &magnitudes[1]));
+    let (u, n) = (unit_roundoff::<T>(), a.len() as f64);
+    let error = wide_of(u) * want.abs() + wide_of(n * u) * wide_of(n * u) * size + wide_of(n) * smallest::<T>();
+    assert_near(&format!("{name} of {a:?}, {b:?}"), value_or_infinity(result), want, error);
+}
+
+fn dot_gradients<T: Float>([a, b]: [&[T]; 2], g: T, outputs: [&[T]; 2]) {
+    let name = "dot_backward";
+    let f = |[da, db]: [&mut [T]; 2]| dot_backward(a, b, g, da, db);
+    let Outcome { written: [da, db], result } = everywhere(name, outputs, f);
+    let refused = [b, &da, &db].iter().any(|x| x.len() != a.len());
+    assert_eq!(is_refused(&result), refused, "{result:?}");
+    if refused {
+        return;
+    }
+    let inputs = [("g", Operand::Scalar(g)), ("a", Operand::Slice(a)), ("b", Operand::Slice(b))];
+    check_report(&result, &inputs, &[("da", Operand::Slice(&da)), ("db", Operand::Slice(&db))], &[]);
+    let finite = g.is_finite() && all_finite(&da) && all_finite(&db);
+    assert_eq!(is_reported(&result), !finite, "{name}: {result:?}");
+    for (x, dx) in [(b, &da), (a, &db)] {
+        let want: Vec<T> = x.iter().map(|&x| g * x).collect();
+        assert_same(&format!("{name} of {x:?}, {g:e}"), dx, &want);
     }
 }
 

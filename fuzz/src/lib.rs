@@ -237,6 +237,11 @@ impl<T: Float> Matrix<T> {
         Ok(Self { place, data: numbers(u, place.len())? })
     }
 
+    /// One row.
+    pub fn of_row(data: Vec<T>) -> Self {
+        Self { place: Place::dense(1, data.len()), data }
+    }
+
     pub fn read(&self) -> MatRef<'_, T> {
         self.place.read(&self.data)
     }
@@ -314,15 +319,35 @@ pub fn everywhere_and_dense<T: Float, R: Debug, const N: usize>(
     out: &Matrix<T>,
     f: impl Fn([MatRef<'_, T>; N], MatMut<'_, T>) -> Result<R>,
 ) -> (Matrix<T>, Result<R>) {
+    let ([written], result) = everywhere_and_dense_all(name, inputs, [out], |inputs, [out]| f(inputs, out));
+    (written, result)
+}
+
+/// [`everywhere_and_dense`] for a function to several matrices.
+#[track_caller]
+pub fn everywhere_and_dense_all<T: Float, R: Debug, const N: usize, const M: usize>(
+    name: &str,
+    inputs: [&Matrix<T>; N],
+    outputs: [&Matrix<T>; M],
+    f: impl Fn([MatRef<'_, T>; N], [MatMut<'_, T>; M]) -> Result<R>,
+) -> ([Matrix<T>; M], Result<R>) {
     let read = inputs.map(Matrix::read);
-    let Outcome { written: [data], result } = everywhere(name, [&out.data], |[data]| f(read, out.place.write(data)));
-    let written = Matrix { place: out.place, data };
+    let run = |data: [&mut [T]; M]| {
+        let mut places = outputs.iter().map(|out| out.place);
+        f(read, data.map(|data| places.next().expect("one for each").write(data)))
+    };
+    let Outcome { written, result } = everywhere(name, outputs.map(|out| &out.data[..]), run);
+    let mut places = outputs.iter().map(|out| out.place);
+    let written = written.map(|data| Matrix { place: places.next().expect("one for each"), data });
     let dense = inputs.map(Matrix::to_dense);
-    let mut dense_out = out.to_dense();
-    let dense_result = f(dense.each_ref().map(Matrix::read), dense_out.place.write(&mut dense_out.data));
-    assert_same(&format!("{name}, strided and dense"), &written.to_dense().data, &dense_out.data);
+    let mut dense_outputs = outputs.map(Matrix::to_dense);
+    let write = dense_outputs.each_mut().map(|out| out.place.write(&mut out.data));
+    let dense_result = f(dense.each_ref().map(Matrix::read), write);
     assert_eq!(format!("{result:?}"), format!("{dense_result:?}"), "{name}, strided and dense");
-    check_margins(name, out, &written);
+    for ((before, after), dense) in outputs.into_iter().zip(&written).zip(&dense_outputs) {
+        assert_same(&format!("{name}, strided and dense"), &after.to_dense().data, &dense.data);
+        check_margins(name, before, after);
+    }
     (written, result)
 }
 

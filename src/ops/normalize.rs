@@ -105,9 +105,11 @@ pub struct LayerNormGradients<'a, T> {
 ///
 /// Nothing but `x` is needed of the forward pass: mean and rate are computed again from the row, which is at hand, with
 /// more digits than could have been stored. The error is at most `8 u rate (|g| + |mean(g)| + |z mean(g z)|)`,
-/// `3 u sum(|dy z|)` and `u |db|` with `u = 2^-24` or `2^-53`; to that of `dx` comes what sums of `f32` lose in `f64`, at
-/// most `(n + 64) 2^-53 rate max |g|` in rows `n` long. The sums of rows are added in an order that depends on their
-/// number alone. A row of equal elements with `eps = 0` has gradient 0, for which its `dy` is not read.
+/// `3 u sum(|dy z|)` and `u |db|` with `u = 2^-24` or `2^-53`. To that of `dx` comes what the means lose, in rows `n` long
+/// at most `(n + 64) 2^-53` in `f32` and `n^2 2^-106` in `f64`, times `rate (mean(|g|) + |z| mean(|g z|))`; to that of `dw`
+/// what `z` is off by close to the mean, as in [`layer_norm`], times `|dy|`; and to that of `db` over `m` rows
+/// `m^2 u^2 sum(|dy|)`. The sums of rows are added in an order that depends on their number alone. A row of equal elements
+/// with `eps = 0` has gradient 0, for which its `dy` is not read.
 ///
 /// # Errors
 /// As [`layer_norm`]; [`Error::Shape`] also if a gradient does not fit.
@@ -216,8 +218,9 @@ pub fn normalize<T: Float>(eps: T, x: MatRef<'_, T>, y: MatMut<'_, T>) -> Result
 /// The gradient of [`normalize`]: `dx = (dy - y sum(y dy)) / |x|` in rows whose norm is above `eps`, `dy / eps` in others,
 /// and 0 in rows of zeros without `eps`, where `dy` is not read.
 ///
-/// The error is at most `8 u (|dy| + |y sum(y dy)|) / |x|` with `u = 2^-24` or `2^-53`. Nothing over- or underflows on the
-/// way.
+/// The error is at most `8 u (|dy| + |y sum(y dy)|) / |x|` with `u = 2^-24` or `2^-53`, and what the sum loses, in rows `n`
+/// long at most `(n + 64) 2^-53` in `f32` and `n^2 2^-106` in `f64`, times `|y| sum(|y dy|) / |x|`. Nothing over- or
+/// underflows on the way.
 ///
 /// # Errors
 /// As [`normalize`].
@@ -270,7 +273,9 @@ pub fn cosine_similarity<T: Float>(a: MatRef<'_, T>, b: MatRef<'_, T>, y: &mut [
 /// The gradients of [`cosine_similarity`]: `da = dy (b / |b| - y a / |a|) / |a|`, and `db` likewise; both 0 if a row is all
 /// zeros, where `dy` is not read.
 ///
-/// The error is at most `8 u |dy| (|b| / |b|_2 + |y a| / |a|_2) / |a|_2` in each element, with `u = 2^-24` or `2^-53`.
+/// The error is at most `8 u |dy| (|b| / |b|_2 + |y a| / |a|_2) / |a|_2` in each element, with `u = 2^-24` or `2^-53`, and
+/// what the sum of the cosine loses, in rows `n` long at most `(n + 64) 2^-53` in `f32` and `n^2 2^-106` in `f64`, times
+/// `|dy a| / |a|_2^2`.
 ///
 /// # Errors
 /// [`Error::Shape`] if the shapes differ or `dy` does not fit; [`Error::NonFinite`] if an element is not finite or a

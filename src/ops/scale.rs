@@ -13,7 +13,7 @@ pub(crate) fn scale<T: Float>(x: &mut [T], factor: Scaled<T>) -> Result<bool> {
     let plain = factor.value();
     let representable = plain.is_normal() || factor.mantissa.is_zero() || !factor.mantissa.is_finite();
     if representable {
-        return Ok(apply(Scale { factor: plain }, [], [x])?.finite);
+        return scale_by(x, plain);
     }
     let exponent = |n: i32| T::from(n).unwrap_or_else(T::zero);
     let steps = if factor.exponent > 0 {
@@ -25,6 +25,11 @@ pub(crate) fn scale<T: Float>(x: &mut [T], factor: Scaled<T>) -> Result<bool> {
         ScaleSteps { before: T::zero(), factor: factor.mantissa * half, after: exponent(factor.exponent + 1) }
     };
     Ok(apply(steps, [], [x])?.finite)
+}
+
+/// The same with a factor that is a number of the type, also a subnormal one: each product is rounded once.
+pub(crate) fn scale_by<T: Float>(x: &mut [T], factor: T) -> Result<bool> {
+    Ok(apply(Scale { factor }, [], [x])?.finite)
 }
 
 /// `x * factor`.

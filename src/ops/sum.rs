@@ -1,13 +1,13 @@
 //! Sums and dot products, and their gradients.
 
-use super::scale::scale;
+use super::scale::scale_by;
 use crate::error::{Result, check_len};
 use crate::finite::{Factor, Operand, Term, diagnose, name_largest_term, overflow_or_invalid};
 use crate::float::Float;
 use crate::kernel::{Kernel, launch};
 use crate::lanes::Lanes;
 use crate::reduce::{TwoTerm, cut, sum_terms};
-use crate::scaled::{Scaled, WideSum};
+use crate::scaled::WideSum;
 use crate::simd::Simd;
 
 /// The sum of a slice: `x[0] + x[1] + ...`.
@@ -114,8 +114,7 @@ pub fn dot_backward<T: Float>(a: &[T], b: &[T], g: T, da: &mut [T], db: &mut [T]
     }
     da.copy_from_slice(b);
     db.copy_from_slice(a);
-    let g_scaled = Scaled::new(g, 0);
-    let finite = scale(da, g_scaled)? & scale(db, g_scaled)?;
+    let finite = scale_by(da, g)? & scale_by(db, g)?;
     if finite && g.is_finite() {
         return Ok(());
     }
