@@ -857,6 +857,7 @@ fn scaled_log_softmax_gradient<T: Float, S: Simd<T>>(simd: S, factor: T, y: &[T]
     );
     let total = total(chains);
     let (sum, scale) = (Lanes::splat(simd, total), Lanes::splat(simd, factor));
+    let lifts = factor.abs() > T::one() && !total.is_zero();
     let (mut watch, mut least) = (Watch::new(simd), Lanes::splat(simd, T::infinity()));
     sweep(
         simd,
@@ -871,13 +872,14 @@ fn scaled_log_softmax_gradient<T: Float, S: Simd<T>>(simd: S, factor: T, y: &[T]
                 let (e, exponent) = math::exp_parts(y, zero);
                 difference = is_plain.select(difference, dy - math::scaled_product(sum, e, exponent));
             }
-            least = is_impossible.select(least, difference.abs().smaller(least));
+            if lifts {
+                least = is_impossible.select(least, difference.abs().smaller(least));
+            }
             let result = is_impossible.select(zero, difference * scale);
             watch.see(result);
             [result]
         },
     );
-    // What is subnormal is exact without a product in it.
-    let is_lossless = |difference: Lanes<T, S>| !difference.lt(Lanes::splat(simd, T::min_positive_value())).any();
-    watch.all_finite() && (factor.abs() <= T::one() || total.is_zero() || is_lossless(least))
+    // What is subnormal has lost digits, unless there is no product in it.
+    watch.all_finite() && !least.lt(Lanes::splat(simd, T::min_positive_value())).any()
 }
