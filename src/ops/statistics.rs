@@ -101,7 +101,7 @@ pub fn variance_rows<T: Float>(options: Variance, x: MatRef<'_, T>, y: &mut [T])
 /// The gradient of [`variance_rows`]: `dx = dy 2 (x - mean) / (n - ddof)` in each row.
 ///
 /// Within 1.5 ULP, and the factor times `(n + 1024) 2^-57 max |x|` in `f32`, `n^2 2^-106 max |x|` in `f64`, where `x` is
-/// close to the mean.
+/// close to the mean, or times the smallest number, where `x` is hardly larger than the smallest normal ones.
 ///
 /// # Errors
 /// [`Error::Shape`] and [`Error::Argument`] as [`variance_rows`]; [`Error::NonFinite`] if an element of `x` or `dy` is not
